@@ -1,0 +1,471 @@
+"""From a saved checkpoint and a video to scores: load with every check, predict one clip, explain it on request.
+
+Symbols as in `configuration_clipmg`: T RGB frames, T_p pose frames, K keypoints, D the width of the fused embedding;
+H_p and W_p are the rows and columns of the patches.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForVideoClassification, AutoProcessor, BatchFeature
+from transformers.utils import logging
+
+from clipmg_hf.modeling import CLIPMGClassifierOutput, CLIPMGConfig, CLIPMGForMicroGestureClassification
+from clipmg_hf.processing import (
+    CLIPMGClip,
+    CLIPMGProcessor,
+    KeypointLayout,
+    OpenPoseSequence,
+    VideoReader,
+    convert_keypoints,
+    get_layout,
+    layout_from_count,
+    read_openpose,
+)
+from clipmg_hf.processing.video_processing_clipmg import DecodedVideo, open_video
+
+
+CONFIG_FILE = "config.json"
+PROCESSOR_FILE = "processor_config.json"
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
+
+
+class _SourceKeypoints(NamedTuple):
+    """Keypoints (N, K, 3) in the layout of their source and their name in messages; both `None` without keypoints."""
+
+    points: np.ndarray | None
+    layout: KeypointLayout | None
+    name: str | None
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the folder, what is wrong and what was expected."""
+
+
+@dataclass(frozen=True, eq=False)
+class ClipExplanation:
+    """What a drawing of a prediction needs.
+
+    Args:
+        semantic_attention: (heads, T, H_p, W_p) float32 attention of the query over the patches of the processed
+            frames, which sums to 1 for each head; `None` for a model without semantic attention.
+        gate: (D,) float32 in [0, 1], 1 takes RGB and 0 pose; `None` for a model without a gate.
+        clip: The frames that were sampled and the square that they were cut to.
+        inputs: The tensors that went to the model, with a batch of one, on the CPU.
+        keypoints: (end - start, K, 3) float64 x, y in pixels of the source frame and confidence for every frame of
+            the clip, in the source's own `layout`; `None` without keypoints.
+        layout: Layout of `keypoints`.
+        video: Reader of the source frames.
+    """
+
+    semantic_attention: np.ndarray | None
+    gate: np.ndarray | None
+    clip: CLIPMGClip
+    inputs: dict[str, torch.Tensor]
+    keypoints: np.ndarray | None
+    layout: KeypointLayout | None
+    video: VideoReader | DecodedVideo
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPrediction:
+    """Scores of one clip, and what they rest on.
+
+    Args:
+        video: Path of the video, or what stands for it: `"videos"` for frames in memory, `"<bytes>"`.
+        start, end: The clip in frames of the video, half open.
+        start_seconds, end_seconds: The same in seconds since the video's first frame; `None` for frames in memory.
+        scores: `(label, probability)` of every class, best first; they sum to 1.
+        rgb_used: Whether the model has a visual stream.
+        pose_used: Whether a valid keypoint reached the pose stream.
+        num_pose_frames: Different frames whose keypoints were sampled; 0 when no keypoints were given.
+        num_person_frames: How many of these hold a valid keypoint of the model's layout.
+        gate_mean: Mean of the gate: 1 = all RGB, 0 = all pose; `None` for a model without a gate.
+        num_keypoints: Keypoints K that the model reads.
+        missing_keypoints: Names of those that the source's layout lacks; they were masked.
+        explanation: With `explain=True`, what a drawing needs.
+    """
+
+    video: str
+    start: int
+    end: int
+    start_seconds: float | None
+    end_seconds: float | None
+    scores: tuple[tuple[str, float], ...]
+    rgb_used: bool
+    pose_used: bool
+    num_pose_frames: int
+    num_person_frames: int
+    gate_mean: float | None
+    num_keypoints: int
+    missing_keypoints: tuple[str, ...]
+    explanation: ClipExplanation | None = None
+
+    @property
+    def label(self) -> str:
+        """The best label."""
+        return self.scores[0][0]
+
+    @property
+    def score(self) -> float:
+        """Probability of the best label."""
+        return self.scores[0][1]
+
+    @property
+    def person_fraction(self) -> float:
+        """Share of the sampled pose frames that show a person, in [0, 1]; 0 without keypoints."""
+        return self.num_person_frames / max(self.num_pose_frames, 1)
+
+    def to_dict(self, top: int | None = None) -> dict[str, Any]:
+        """Everything but the explanation as JSON values, with the `top` best scores (all by default)."""
+        return {
+            "video": self.video,
+            "start": self.start,
+            "end": self.end,
+            "start_seconds": self.start_seconds,
+            "end_seconds": self.end_seconds,
+            "scores": [{"label": label, "score": score} for label, score in self.scores[:top]],
+            "rgb_used": self.rgb_used,
+            "pose_used": self.pose_used,
+            "num_pose_frames": self.num_pose_frames,
+            "num_person_frames": self.num_person_frames,
+            "gate_mean": self.gate_mean,
+            "num_keypoints": self.num_keypoints,
+            "missing_keypoints": list(self.missing_keypoints),
+        }
+
+
+def load_model(
+    path_or_name: str | PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
+    """Load a checkpoint for inference, and make sure that its parts belong together.
+
+    A Hub name is first downloaded to the local cache: configuration and safetensors only, no code.
+
+    Args:
+        path_or_name: Folder written by `save_pretrained` of model and processor, or `"owner/name"` on the Hub.
+        device: Where the model goes; by default the first CUDA device, else the CPU.
+        dtype: Type of the weights; by default the one they were saved with.
+
+    Returns:
+        The model in eval mode, and its processor.
+
+    Raises:
+        CheckpointError: The folder is incomplete or its parts disagree; no weight is ever initialised anew.
+        ValueError: The device cannot be used.
+    """
+    device = _resolve_device(device)
+    folder = _resolve_folder(path_or_name)
+    config = _load_config(folder)
+    if not any((folder / name).is_file() for name in WEIGHT_FILES):
+        raise CheckpointError(f"{folder} holds no weights; expected {' or '.join(WEIGHT_FILES)}.")
+    with _quiet_transformers():
+        processor = _load_processor(folder)
+        _check_agreement(folder, config, processor)
+        model = _load_weights(folder, config, dtype)
+    return model.to(device).eval(), processor
+
+
+def predict_clip(
+    model: CLIPMGForMicroGestureClassification,
+    processor: CLIPMGProcessor,
+    video: Any,
+    keypoints: Any = None,
+    start: float | None = None,
+    end: float | None = None,
+    unit: Literal["frames", "seconds"] = "frames",
+    missing_keypoints: Literal["error", "mask"] = "mask",
+    explain: bool = False,
+) -> ClipPrediction:
+    """Classify one clip of a video.
+
+    Args:
+        model, processor: As `load_model` returns them.
+        video: One video as [`CLIPMGProcessor`] takes it: path, bytes, file object or uint8 frames.
+        keypoints: As [`CLIPMGProcessor`] takes them for one clip: OpenPose JSON (a folder, a file
+            or a list of files), an [`OpenPoseSequence`], an array (N, K, 3) with one row for each frame of the video
+            or of the clip, or `None`.
+        start, end: The clip, half open; `None` is the video's own start or end.
+        unit: Of `start` and `end`.
+        missing_keypoints: What happens to keypoints of the model that the source's layout lacks: `"mask"` takes them
+            as missing, `"error"` refuses the source.
+        explain: Also return attention, gate and inputs, for `clipmg_hf.visualization`.
+
+    Raises:
+        VideoDecodingError: The video or the interval cannot be read.
+        KeypointFileError: Keypoint files cannot be read.
+        ValueError: Keypoints that do not fit the video or the model, or none for a model that reads nothing else.
+    """
+    reader = open_video(video)
+    first, last = reader.resolve_interval(start, end, unit)
+    source, inputs, clip = _process(processor, reader, keypoints, (first, last), missing_keypoints)
+    has_person = inputs["keypoint_mask"][0].numpy()
+    pose_used = model.config.uses_pose and bool(has_person.any())
+    if not pose_used and not model.config.uses_vision:
+        raise ValueError(
+            f"{reader.info.name}: this model reads keypoints alone (fusion='pose'), and the frames {first}..{last} "
+            f"have {f'no valid one in {source.name}' if source.name else 'none'}; expected at least one."
+        )
+    outputs = _run_model(model, inputs)
+    explanation = _explain(outputs, inputs, clip, source, reader, (first, last))
+    pose_frames = clip.pose_frame_indices if source.points is not None else clip.pose_frame_indices[:0]
+    return ClipPrediction(
+        video=reader.info.name,
+        start=first,
+        end=last,
+        start_seconds=_seconds(reader, first),
+        end_seconds=_seconds(reader, last),
+        scores=_rank(outputs.logits[0], model.config.id2label),
+        rgb_used=model.config.uses_vision,
+        pose_used=pose_used,
+        # A clip shorter than the grid repeats frames.
+        num_pose_frames=len(np.unique(pose_frames)),
+        num_person_frames=len(np.unique(clip.pose_frame_indices[has_person])),
+        gate_mean=None if explanation.gate is None else float(explanation.gate.mean()),
+        num_keypoints=model.config.num_keypoints,
+        missing_keypoints=_absent_keypoints(source.layout, get_layout(processor.keypoint_layout)),
+        explanation=explanation if explain else None,
+    )
+
+
+def _resolve_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        # Reading a value back also tells apart "meta", which holds none.
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+        raise ValueError(
+            f"device {str(device)!r} cannot be used on this machine; expected {', '.join(known)}."
+        ) from error
+    return torch.device(device)
+
+
+def _resolve_folder(path_or_name: str | PathLike) -> Path:
+    """The local folder of a checkpoint; a Hub name is downloaded."""
+    folder = Path(path_or_name)
+    if folder.is_dir():
+        return folder
+    expected = "expected a folder saved by save_pretrained, or owner/name of a model on the Hub"
+    if folder.exists() or not _HUB_NAME.fullmatch(str(path_or_name)):
+        problem = "is not a folder" if folder.exists() else "does not exist"
+        raise CheckpointError(f"{folder} {problem}; {expected}.")
+    try:
+        return Path(snapshot_download(str(path_or_name), allow_patterns=["*.json", "*.safetensors"]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(
+            f"{path_or_name}: no such folder, and not to be had from the Hub ({reason}); {expected}."
+        ) from error
+
+
+def _load_config(folder: Path) -> CLIPMGConfig:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; expected a folder saved by save_pretrained.")
+    try:
+        values = json.loads(path.read_bytes())
+        model_type = values.get("model_type") if isinstance(values, dict) else None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    # Known before transformers sees it: a folder of another type may ask to run its own code.
+    if model_type != CLIPMGConfig.model_type:
+        raise CheckpointError(
+            f"{path} describes a model of type {model_type!r}; expected {CLIPMGConfig.model_type!r}."
+        )
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (*_LOADING_ERRORS, StrictDataclassError) as error:
+        raise CheckpointError(f"{path} is not a valid configuration: {error}") from error
+
+
+def _load_processor(folder: Path) -> CLIPMGProcessor:
+    path = folder / PROCESSOR_FILE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{folder} holds no {PROCESSOR_FILE}; expected the processor beside the model (processor.save_pretrained)."
+        )
+    try:
+        processor = AutoProcessor.from_pretrained(folder)
+    except (*_LOADING_ERRORS, StrictDataclassError) as error:
+        raise CheckpointError(f"{path} is not a valid processor configuration: {error}") from error
+    if not isinstance(processor, CLIPMGProcessor):
+        raise CheckpointError(f"{path} describes a {type(processor).__name__}; expected a CLIPMGProcessor.")
+    return processor
+
+
+def _check_agreement(folder: Path, config: CLIPMGConfig, processor: CLIPMGProcessor) -> None:
+    """Refuse a processor that was saved with another model."""
+    frames = processor.video_processor
+    layout = get_layout(processor.keypoint_layout)
+    pairs = {
+        "keypoint_layout": (layout.name, config.keypoint_layout),
+        "num_keypoints": (layout.num_keypoints, config.num_keypoints),
+        "num_frames": (frames.num_frames, config.num_frames),
+        "pose_frames_per_frame": (frames.pose_frames_per_frame, config.pose_frames_per_frame),
+        "image_size": (frames.size["height"], config.vision_config.image_size),
+    }
+    different = [f"{name} {own!r} and {other!r}" for name, (own, other) in pairs.items() if own != other]
+    if different:
+        raise CheckpointError(
+            f"{folder}: {PROCESSOR_FILE} and {CONFIG_FILE} disagree: {', '.join(different)}; expected the processor "
+            "that the model was trained with."
+        )
+
+
+def _load_weights(
+    folder: Path, config: CLIPMGConfig, dtype: torch.dtype | None
+) -> CLIPMGForMicroGestureClassification:
+    """Load weights that fit the configuration one to one."""
+    try:
+        model, report = AutoModelForVideoClassification.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            # Reported here, tensor by tensor; transformers would only point to its log.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    except _LOADING_ERRORS as error:
+        raise CheckpointError(f"{folder}: the weights cannot be read: {error}") from error
+    problems = [
+        f"{name} is {tuple(saved)}, expected {tuple(wanted)}"
+        + (f" for the {config.num_labels} labels of id2label" if name.startswith("classifier.") else "")
+        for name, saved, wanted in sorted(report["mismatched_keys"])
+    ]
+    problems += [f"{name} is missing" for name in sorted(report["missing_keys"])]
+    problems += [f"{name} belongs to no layer" for name in sorted(report["unexpected_keys"])]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise CheckpointError(f"{folder}: the weights do not fit {CONFIG_FILE}: {'; '.join(problems[:3])}{more}.")
+    return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No progress bars and load reports: what they say becomes an error here."""
+    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bars:
+            logging.enable_progress_bar()
+
+
+def _process(
+    processor: CLIPMGProcessor,
+    reader: VideoReader | DecodedVideo,
+    keypoints: Any,
+    interval: tuple[int, int],
+    missing_keypoints: Literal["error", "mask"],
+) -> tuple[_SourceKeypoints, BatchFeature, CLIPMGClip]:
+    """Turn one clip into a batch of one, reading keypoint files once."""
+    is_path = isinstance(keypoints, str | PathLike)
+    is_list = isinstance(keypoints, list | tuple) and all(isinstance(path, str | PathLike) for path in keypoints)
+    source = read_openpose(keypoints) if is_path or is_list else keypoints
+    name = str(keypoints) if is_path else "keypoints"
+    try:
+        inputs = processor(
+            reader, source, intervals=interval, missing_keypoints=missing_keypoints, return_metadata=True
+        )
+    except ValueError as error:
+        # The processor does not know which files a sequence came from.
+        if not is_path or not str(error).startswith("keypoints: "):
+            raise
+        raise ValueError(name + str(error).removeprefix("keypoints")) from error
+    clip = inputs.pop("clips")[0]
+    if source is None:
+        return _SourceKeypoints(None, None, None), inputs, clip
+    if isinstance(source, OpenPoseSequence):
+        return _SourceKeypoints(source.keypoints, get_layout(source.layout), name), inputs, clip
+    points = np.asarray(source.cpu() if isinstance(source, torch.Tensor) else source)
+    return _SourceKeypoints(points, layout_from_count(points.shape[1]), name), inputs, clip
+
+
+@torch.inference_mode()
+def _run_model(model: CLIPMGForMicroGestureClassification, inputs: BatchFeature) -> CLIPMGClassifierOutput:
+    was_training = model.training
+    model.eval()
+    try:
+        return model(
+            # Keypoints stay float32: bfloat16 would move them by up to half a pixel.
+            pixel_values=inputs["pixel_values"].to(model.device, model.dtype),
+            keypoints=inputs["keypoints"].to(model.device),
+            keypoint_mask=inputs["keypoint_mask"].to(model.device),
+            output_explanation=True,
+        )
+    finally:
+        model.train(was_training)
+
+
+def _explain(
+    outputs: CLIPMGClassifierOutput,
+    inputs: BatchFeature,
+    clip: CLIPMGClip,
+    source: _SourceKeypoints,
+    reader: VideoReader | DecodedVideo,
+    interval: tuple[int, int],
+) -> ClipExplanation:
+    attention, gate = (
+        None if values is None else values[0].float().cpu().numpy()
+        for values in (outputs.semantic_attention, outputs.gate)
+    )
+    points = source.points
+    if points is not None:
+        rows = points[slice(*interval)] if len(points) == reader.info.num_frames else points
+        points = rows.astype(np.float64)
+    return ClipExplanation(
+        semantic_attention=attention,
+        gate=gate,
+        clip=clip,
+        inputs=dict(inputs),
+        keypoints=points,
+        layout=source.layout,
+        video=reader,
+    )
+
+
+def _rank(logits: torch.Tensor, id2label: dict[int, str]) -> tuple[tuple[str, float], ...]:
+    """Logits (num_labels,) -> labels with their probability, best first; equal ones in the order of their ids."""
+    probabilities = logits.float().softmax(dim=-1).cpu()
+    order = probabilities.argsort(descending=True, stable=True)
+    return tuple((id2label[index], float(probabilities[index])) for index in order.tolist())
+
+
+def _absent_keypoints(source: KeypointLayout | None, target: KeypointLayout) -> tuple[str, ...]:
+    """Names of the points of `target` that `source` neither has nor lets derive."""
+    if source is None:
+        return ()
+    converted = convert_keypoints(np.ones((source.num_keypoints, 3)), source, target, missing="mask")
+    return tuple(name for name, point in zip(target.keypoints, converted, strict=True) if not point.any())
+
+
+def _seconds(reader: VideoReader | DecodedVideo, frame: int) -> float | None:
+    """Time at which a frame starts, in seconds since the first; the end of the video for the frame behind the last."""
+    info = reader.info
+    seconds = float(info.timestamps[frame]) if frame < info.num_frames else info.duration
+    return None if math.isnan(seconds) else seconds
+
+
+__all__ = ["CheckpointError", "ClipExplanation", "ClipPrediction", "load_model", "predict_clip"]

@@ -1,0 +1,36 @@
+"""The processor: decoding, keypoints and geometry. Travels to the Hub beside the weights."""
+
+from .geometry_clipmg import SquareCrop
+from .keypoint_layouts_clipmg import (
+    LAYOUTS,
+    KeypointLayout,
+    convert_keypoints,
+    get_layout,
+    layout_from_count,
+    valid_keypoints,
+)
+from .openpose_clipmg import KeypointFileError, OpenPoseSequence, read_openpose, write_openpose
+from .processing_clipmg import CLIPMGClip, CLIPMGProcessor
+from .video_decoding_clipmg import VideoDecodingError, VideoInfo, VideoReader
+from .video_processing_clipmg import CLIPMGVideoProcessor
+
+
+__all__ = [
+    "LAYOUTS",
+    "CLIPMGClip",
+    "CLIPMGProcessor",
+    "CLIPMGVideoProcessor",
+    "KeypointFileError",
+    "KeypointLayout",
+    "OpenPoseSequence",
+    "SquareCrop",
+    "VideoDecodingError",
+    "VideoInfo",
+    "VideoReader",
+    "convert_keypoints",
+    "get_layout",
+    "layout_from_count",
+    "read_openpose",
+    "valid_keypoints",
+    "write_openpose",
+]

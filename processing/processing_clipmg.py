@@ -1,0 +1,430 @@
+"""Processor of CLIP-MG: frames and keypoints of a clip through one index grid and one square crop.
+
+B clips of T RGB frames and T_p pose frames; K is the number of keypoints of a layout.
+"""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from os import PathLike
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from .geometry_clipmg import SquareCrop, full_frame_crop, random_resized_crop, subject_crop
+from .keypoint_layouts_clipmg import KeypointLayout, convert_keypoints, get_layout, layout_from_count, valid_keypoints
+from .openpose_clipmg import read_openpose
+from .video_processing_clipmg import (
+    CLIPMGVideoProcessor,
+    CLIPMGVideoProcessorKwargs,
+    UntimedFrames,
+    check_argument_names,
+    open_video,
+    process_frames,
+    sample_clip,
+    split_batch,
+    stack_clips,
+)
+
+
+# Far beyond any frame: a coordinate of more pixels is damage, and squares of it still fit float32.
+MAX_KEYPOINT_VALUE = 1e6
+
+
+class CLIPMGProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of [`CLIPMGProcessor`]."""
+
+    videos_kwargs: CLIPMGVideoProcessorKwargs  # type: ignore[misc]
+    _defaults = {}  # type: ignore[misc]
+
+
+@dataclass(frozen=True, eq=False)
+class CLIPMGClip:
+    """What the processor did to one clip.
+
+    Args:
+        name (`str`): The video's path, or what errors call it.
+        frame_indices (`numpy.ndarray` int64 of shape `(T,)`): Index of each RGB frame in the whole video.
+        pose_frame_indices (`numpy.ndarray` int64 of shape `(T_p,)`): Index of each pose frame in the whole video.
+        timestamps (`numpy.ndarray` float64 of shape `(T,)`): Seconds since the video's first frame; NaN for frames in
+            memory and for clips without a video.
+        crop ([`SquareCrop`]): The square that both streams were cut to.
+        width, height (`int`): Size of the source frame in pixels; 0 for clips without a video.
+    """
+
+    name: str
+    frame_indices: np.ndarray
+    pose_frame_indices: np.ndarray
+    timestamps: np.ndarray
+    crop: SquareCrop
+    width: int
+    height: int
+
+    def to_source(self, points: np.ndarray) -> np.ndarray:
+        """Map (..., 2) in [0, 1] of the processed frame to pixels of the source frame."""
+        return self.crop.to_source(points)
+
+
+@dataclass(frozen=True, eq=False)
+class _Keypoints:
+    """Keypoints of one clip, or of the whole video that holds it.
+
+    Args:
+        name: Their path, or the argument that they came in.
+        points: Finite float64 (rows, K, 3) in the model's layout; (0, 0, 0) where missing.
+        first_number: Frame that the first row is said to show; 0 for arrays.
+    """
+
+    name: str
+    points: np.ndarray
+    first_number: int
+
+    def rows(self, first: int, last: int, video: str, num_frames: int) -> np.ndarray:
+        """Rows of the frames [first, last) of a video, whether these are all there are or a part."""
+        num_rows = len(self.points)
+        if num_rows == num_frames:
+            return self.points[first:last]
+        is_part = last - first < num_frames
+        if is_part and num_rows == last - first and self.first_number in (0, first):
+            return self.points
+        start = f", the first for frame {self.first_number}" if self.first_number else ""
+        part = f", or {last - first} for its interval [{first}, {last})" if is_part else ""
+        raise ValueError(
+            f"{self.name}: {num_rows} rows{start}; expected {num_frames}, one for each frame of {video}{part}."
+        )
+
+
+class CLIPMGProcessor(ProcessorMixin):
+    """Turns clips and their keypoints into the inputs of CLIP-MG.
+
+    Args:
+        video_processor ([`CLIPMGVideoProcessor`]): Sampling, resizing and normalisation of frames.
+        keypoint_layout (`str`, defaults to `"imigue-22"`): Layout that the model reads; keypoints of other layouts are
+            converted to it.
+        crop_padding (`float`, defaults to 0.25): Margin around the person, relative to the side of the keypoints' box.
+        augmentation_area (`tuple[float, float]`, defaults to `(0.56, 1.0)`): With `augment=True`, the share of the
+            crop's area that is kept.
+        augmentation_flip (`float`, defaults to 0.5): With `augment=True`, the probability of mirroring.
+
+    Raises:
+        ValueError: An unknown layout, or a number outside its range.
+    """
+
+    valid_processor_kwargs: Any = CLIPMGProcessorKwargs
+    # Trainer reads the special tokens of every processor's tokenizer.
+    tokenizer = SimpleNamespace(eos_token_id=None, bos_token_id=None, pad_token_id=None)
+
+    def __init__(
+        self,
+        video_processor=None,
+        keypoint_layout="imigue-22",
+        crop_padding=0.25,
+        augmentation_area=(0.56, 1.0),
+        augmentation_flip=0.5,
+    ):
+        super().__init__(video_processor)
+        least, greatest = augmentation_area
+        if not 0 < least <= greatest <= 1:
+            raise ValueError(f"augmentation_area is {augmentation_area}; expected 0 < least <= greatest <= 1.")
+        if not 0 <= augmentation_flip <= 1:
+            raise ValueError(f"augmentation_flip is {augmentation_flip}; expected a probability.")
+        if not 0 <= crop_padding < float("inf"):
+            raise ValueError(f"crop_padding is {crop_padding}; expected at least 0.")
+        self.keypoint_layout = get_layout(keypoint_layout).name
+        self.crop_padding = crop_padding
+        self.augmentation_area = (least, greatest)
+        self.augmentation_flip = augmentation_flip
+
+    @classmethod
+    def from_model_config(cls, config: Any, **kwargs: Any) -> "CLIPMGProcessor":
+        """Build the processor that fits a model: its frame size, frame counts and keypoint layout."""
+        video_processor = CLIPMGVideoProcessor(
+            size=config.vision_config.image_size,
+            num_frames=config.num_frames,
+            pose_frames_per_frame=config.pose_frames_per_frame,
+        )
+        return cls(video_processor, keypoint_layout=config.keypoint_layout, **kwargs)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the tensors that go to the model."""
+        return [*super().model_input_names, "keypoints", "keypoint_mask"]
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> type:
+        """Accept any video processor: the library's own check needs torchvision."""
+        if not isinstance(argument, VideoProcessorMixin):
+            raise TypeError(f"{argument_name} is a {type(argument).__name__}; expected a video processor.")
+        return VideoProcessorMixin
+
+    def __call__(
+        self,
+        videos: Any = None,
+        keypoints: Any = None,
+        intervals: Any = None,
+        interval_unit: Literal["frames", "seconds"] | None = None,
+        source_layout: str | None = None,
+        missing_keypoints: Literal["error", "mask"] | None = None,
+        augment: bool | None = None,
+        seeds: int | Sequence[int] | None = None,
+        return_metadata: bool | None = None,
+        **kwargs: Unpack[CLIPMGProcessorKwargs],
+    ) -> BatchFeature:
+        """Process one clip or a batch of B clips.
+
+        Args:
+            videos: A path, bytes, file object, `av` container or uint8 frames (arrays, tensors, PIL images), or a list
+                of these, with `None` for a clip of keypoints alone. `None` for keypoints alone throughout.
+            keypoints: For each clip: an array (N, K, 3) of x, y in pixels of the upright source frame (integers at
+                pixel centres) and confidence, one row per frame of the video or of the interval; or OpenPose JSON (a
+                folder, a file, a list of files, an [`OpenPoseSequence`]); or `None`. A missing point has confidence 0
+                or is (0, 0). Without videos, a list is a batch.
+            intervals: For each clip `(start, end)`, half open, either may be `None`; `None` for the whole video.
+            interval_unit (`str`, defaults to `"frames"`): `"frames"` or `"seconds"` since the first frame.
+            source_layout (`str`, *optional*): Layout of arrays; by default told from the number of keypoints.
+            missing_keypoints (`str`, defaults to `"error"`): `"mask"` fills the points that the source layout lacks.
+            augment (`bool`, defaults to `False`): Draw frames inside their segments, crop and mirror at random.
+            seeds (`int` or one per clip, *optional*): Seeds of the augmentation; by default drawn from torch.
+            return_metadata (`bool`, defaults to `False`): Also return `clips`, a list of [`CLIPMGClip`].
+            kwargs: Any of [`CLIPMGVideoProcessorKwargs`], for this call.
+
+        Returns:
+            `BatchFeature` with `pixel_values` float32 (B, T, 3, size, size); `keypoints` float32 (B, T_p, K, 3): x, y
+            in [0, 1] of the processed frame where inside it, and confidence; `keypoint_mask` bool (B, T_p), `False`
+            where no person is. What is missing is zero. Without videos there are no `pixel_values`; if only some clips
+            lack one, `frame_mask` bool (B, T) is `False` for them.
+
+        Raises:
+            VideoDecodingError: A video or an interval cannot be read.
+            TypeError: An unknown argument; the message names it and the nearest known one.
+            ValueError: Keypoints of another length, layout or unit than expected, or not finite; batches of unequal
+                length. The message names the source, the value and what was expected.
+        """
+        settings = self._resolve_settings(kwargs)
+        unit = _check_choice("interval_unit", interval_unit or "frames", ("frames", "seconds"))
+        missing = _check_choice("missing_keypoints", missing_keypoints or "error", ("error", "mask"))
+        clips = _pair_inputs(videos, keypoints, intervals)
+        generators = _make_generators(seeds, len(clips)) if augment else [None] * len(clips)
+        columns: dict[str, list[torch.Tensor]] = {}
+        metadata = []
+        for clip, generator in zip(clips, generators, strict=True):
+            points = None if clip.keypoints is None else self._read_keypoints(clip, source_layout, missing)
+            tensors, clip_metadata = self._process_clip(clip, points, unit, settings, generator)
+            metadata.append(clip_metadata)
+            for name, tensor in tensors.items():
+                columns.setdefault(name, []).append(tensor)
+        if videos is None:
+            del columns["pixel_values"]
+        if videos is None or all(clip.video is not None for clip in clips):
+            del columns["frame_mask"]
+        data = {name: stack_clips(tensors) for name, tensors in columns.items()}
+        features = BatchFeature(data, tensor_type=settings.return_tensors)
+        if return_metadata:
+            features["clips"] = metadata
+        return features
+
+    def _resolve_settings(self, kwargs: Any) -> SimpleNamespace:
+        known = [*inspect.signature(self.__call__).parameters, *CLIPMGVideoProcessorKwargs.__annotations__]
+        known[known.index("kwargs")] = "videos_kwargs"
+        check_argument_names(type(self).__name__, kwargs, known)
+        return self.video_processor.resolve_settings(**kwargs.pop("videos_kwargs", {}), **kwargs)
+
+    def _read_keypoints(self, clip: "_ClipInput", source_layout: str | None, missing: Any) -> _Keypoints:
+        """Read keypoints of any kind into the model's layout."""
+        source, name, first_number = clip.keypoints, clip.keypoints_name, 0
+        if _is_path(source) or (isinstance(source, list | tuple) and all(map(_is_path, source))):
+            source = read_openpose(source)
+        if hasattr(source, "frame_numbers"):
+            first_number, source_layout, source = int(source.frame_numbers[0]), source.layout, source.keypoints
+        try:
+            points = np.asarray(source.detach().cpu() if isinstance(source, torch.Tensor) else source, np.float64)
+            layout = _check_keypoints(points, source_layout)
+            points = np.where(valid_keypoints(points)[..., None], points, 0.0)
+            points = convert_keypoints(points, layout, self.keypoint_layout, missing=missing)
+        except (TypeError, ValueError) as error:
+            problem = str(error).replace("missing='mask'", "missing_keypoints='mask'")
+            raise ValueError(f"{name}: {problem}") from error
+        return _Keypoints(name, points, first_number)
+
+    def _process_clip(
+        self,
+        clip: "_ClipInput",
+        keypoints: _Keypoints | None,
+        unit: str,
+        settings: SimpleNamespace,
+        generator: np.random.Generator | None,
+    ) -> tuple[dict[str, torch.Tensor], CLIPMGClip]:
+        """Process one clip: the same frames, crop and mirror for both streams."""
+        with clip.open(keypoints) as video:
+            info = video.info
+            first, last = video.resolve_interval(*clip.interval, unit)
+            points = None if keypoints is None else keypoints.rows(first, last, info.name, info.num_frames)
+            rgb_indices, pose_indices = sample_clip(last - first, settings, generator)
+            crop = self._choose_crop(points, info.width, info.height, generator)
+            if clip.video is None:
+                pixel_values = torch.zeros(len(rgb_indices), 3, settings.size.height, settings.size.width)
+            else:
+                pixel_values = process_frames(video.read(first + rgb_indices), crop, settings)
+        tensors = {
+            "pixel_values": pixel_values,
+            "frame_mask": torch.full((len(rgb_indices),), clip.video is not None),
+            **self._process_keypoints(None if points is None else points[pose_indices], crop, len(pose_indices)),
+        }
+        return tensors, CLIPMGClip(
+            name=info.name,
+            frame_indices=first + rgb_indices,
+            pose_frame_indices=first + pose_indices,
+            timestamps=info.timestamps[first + rgb_indices],
+            crop=crop,
+            width=info.width,
+            height=info.height,
+        )
+
+    def _choose_crop(
+        self, points: np.ndarray | None, width: int, height: int, generator: np.random.Generator | None
+    ) -> SquareCrop:
+        """Square around the person if one is known, else around the whole frame; a random part of it in training."""
+        if points is None:
+            crop = full_frame_crop(width, height)
+        else:
+            if not width:
+                # Without a video the frame's size is unknown: the extent of the points stands in for it.
+                width, height = (max(1, int(np.ceil(extent)) + 1) for extent in points[..., :2].max(axis=(0, 1)))
+            crop = subject_crop(points, width, height, self.crop_padding)
+        if generator is None:
+            return crop
+        return random_resized_crop(crop, self.augmentation_area, self.augmentation_flip, generator)
+
+    def _process_keypoints(
+        self, points: np.ndarray | None, crop: SquareCrop, num_pose_frames: int
+    ) -> dict[str, torch.Tensor]:
+        """Map source pixels (T_p, K, 3) to the processed frame; a mirrored left wrist is a right wrist."""
+        layout = get_layout(self.keypoint_layout)
+        processed = np.zeros((num_pose_frames, layout.num_keypoints, 3), dtype=np.float32)
+        if points is not None:
+            is_valid = points[..., 2] > 0
+            processed[is_valid, :2] = crop.to_processed(points[is_valid, :2])
+            processed[is_valid, 2] = points[is_valid, 2]
+        if crop.flipped:
+            processed = processed[:, layout.flip_permutation]
+        mask = (processed[..., 2] > 0).any(axis=1)
+        return {"keypoints": torch.from_numpy(processed), "keypoint_mask": torch.from_numpy(mask)}
+
+
+@dataclass(frozen=True, eq=False)
+class _ClipInput:
+    """Arguments of one clip.
+
+    Args:
+        video: As in [`CLIPMGProcessor`]; `None` for keypoints alone.
+        keypoints: As in [`CLIPMGProcessor`]; `None` for a video alone.
+        interval: Start and end, `None` for those of the video.
+        place: `"[2]"` for the third clip of a batch, `""` for a single clip.
+    """
+
+    video: Any
+    keypoints: Any
+    interval: tuple[float | None, float | None]
+    place: str
+
+    @property
+    def keypoints_name(self) -> str:
+        """What errors call the keypoints."""
+        return str(self.keypoints) if _is_path(self.keypoints) else f"keypoints{self.place}"
+
+    def open(self, keypoints: _Keypoints | None) -> Any:
+        """Open the video, or a stand-in with as many frames as there are rows of keypoints."""
+        if self.video is not None:
+            return open_video(self.video, f"videos{self.place}")
+        if keypoints is None:
+            raise ValueError(f"videos{self.place} and keypoints{self.place} are None; expected at least one of them.")
+        return UntimedFrames(keypoints.name, len(keypoints.points))
+
+
+def _pair_inputs(videos: Any, keypoints: Any, intervals: Any) -> list[_ClipInput]:
+    """Line up videos, keypoints and intervals clip by clip."""
+    if videos is None:
+        is_batch = isinstance(keypoints, list | tuple) or getattr(keypoints, "ndim", 0) == 4
+        sources: list[Any] = [None] * (len(keypoints) if is_batch else 1)
+    else:
+        sources, is_batch = split_batch(videos)
+    if not sources:
+        raise ValueError("keypoints: the batch is empty; expected at least one clip.")
+    columns = []
+    for name, values, ndim in (("keypoints", keypoints, 4), ("intervals", intervals, 2)):
+        if values is None:
+            values = [None] * len(sources)
+        elif not is_batch:
+            values = [values]
+        elif not isinstance(values, list | tuple) and getattr(values, "ndim", 0) != ndim:
+            raise ValueError(f"{name} is one {type(values).__name__}; expected a list with one for each of the clips.")
+        if len(values) != len(sources):
+            raise ValueError(
+                f"{name} has the length {len(values)}; expected {len(sources)}, one for each of the clips."
+            )
+        columns.append(values)
+    places = [f"[{index}]" if is_batch else "" for index in range(len(sources))]
+    return [
+        _ClipInput(video, points, _check_interval(interval, place), place)
+        for video, points, interval, place in zip(sources, *columns, places, strict=True)
+    ]
+
+
+def _check_interval(interval: Any, place: str) -> tuple[float | None, float | None]:
+    if interval is None:
+        return None, None
+    is_pair = hasattr(interval, "__len__") and len(interval) == 2
+    if not is_pair or not all(limit is None or isinstance(limit, Real) for limit in interval):
+        raise ValueError(f"intervals{place} is {interval!r}; expected (start, end), two numbers or None.")
+    return interval[0], interval[1]
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}.")
+    return value
+
+
+def _make_generators(seeds: Any, num_clips: int) -> list[np.random.Generator]:
+    if seeds is None:
+        # DataLoader seeds torch in every worker, but not NumPy.
+        seeds = torch.randint(2**62, (num_clips,)).tolist()
+    elif isinstance(seeds, Integral):
+        return [np.random.default_rng((int(seeds), index)) for index in range(num_clips)]
+    elif len(seeds) != num_clips:
+        raise ValueError(f"seeds has the length {len(seeds)}; expected {num_clips}, one for each of the clips.")
+    return [np.random.default_rng(int(seed)) for seed in seeds]
+
+
+def _is_path(source: Any) -> bool:
+    return isinstance(source, str | PathLike)
+
+
+def _check_keypoints(points: np.ndarray, source_layout: str | None) -> KeypointLayout:
+    """Tell the layout of keypoints (rows, K, 3), and raise a ValueError for values that cannot be pixels."""
+    if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape:
+        raise ValueError(f"the shape is {points.shape}; expected (frames, keypoints, 3) with x, y and confidence.")
+    layout = layout_from_count(points.shape[1]) if source_layout is None else get_layout(source_layout)
+    if layout.num_keypoints != points.shape[1]:
+        raise ValueError(f"{points.shape[1]} keypoints; expected the {layout.num_keypoints} of {layout.name!r}.")
+    # The comparison is false for NaN.
+    bad = ~(np.abs(points) <= MAX_KEYPOINT_VALUE)
+    bad[..., 2] |= points[..., 2] < 0
+    if bad.any():
+        row, index, axis = (int(place) for place in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{('x', 'y', 'confidence')[axis]} of {layout.keypoints[index]!r} is {points[row, index, axis]} in row "
+            f"{row}; expected finite pixels and a confidence of at least 0 (a missing point is 0, 0, 0)."
+        )
+    positions = points[valid_keypoints(points), :2]
+    if len(positions) > 1 and positions.min() >= 0 and positions.max() <= 1:
+        raise ValueError("all x and y lie in [0, 1]; expected pixels of the source frame.")
+    return layout
+
+
+__all__ = ["CLIPMGClip", "CLIPMGProcessor", "CLIPMGProcessorKwargs"]
