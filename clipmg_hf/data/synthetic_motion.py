@@ -351,7 +351,7 @@ def _face_template() -> Array:
     lids = [(-0.6, -0.16), (-0.48, -0.27), (-0.3, -0.27), (-0.18, -0.16), (-0.3, -0.05), (-0.48, -0.05)]
     eye = np.column_stack([lids, np.full(6, 0.75)])
     outer, inner = (np.pi - np.arange(num) / num * 2 * np.pi for num in (12, 8))
-    mouth = np.stack([0.44 * np.cos(outer), 0.74 - 0.24 * np.sin(outer), np.full(12, 0.85)], 1)
+    mouth = np.stack([0.44 * np.cos(outer), 0.74 - 0.3 * np.sin(outer), np.full(12, 0.85)], 1)
     closed = np.stack([0.36 * np.cos(inner), np.full(8, 0.74), np.full(8, 0.85)], 1)
     flip = np.array((-1.0, 1.0, 1.0))
     other_brow, other_eye = (brow * flip)[::-1], (eye * flip)[[3, 2, 1, 0, 5, 4]]
