@@ -41,7 +41,7 @@ class DemoArguments:
 
     output_dir: str = field(default="demo_output", metadata={"help": "Everything is written here."})
     seed: int = field(default=0, metadata={"help": "Seed of the data and of the training."})
-    max_steps: int = field(default=800, metadata={"help": "Steps of each of the two trainings, 16 clips each."})
+    max_steps: int = field(default=720, metadata={"help": "Steps of each of the two trainings, 16 clips each."})
     num_views: int = field(default=6, metadata={"help": "Random views of each training clip."})
     num_workers: int = field(default=2, metadata={"help": "Processes that generate and decode videos."})
     num_train_subjects: int = field(default=44, metadata={"help": "Subjects to learn from, one video each."})
@@ -52,7 +52,6 @@ class Trained(NamedTuple):
     """A trained model and what belongs to it."""
 
     model: CLIPMGForMicroGestureClassification
-    processor: CLIPMGProcessor
     trainer: Trainer
 
 
@@ -71,14 +70,15 @@ def run_demo(args: DemoArguments) -> dict[str, Any]:
 
     processor = CLIPMGProcessor.from_model_config(small_config("gated"), crop_padding=0.1)
     views = PreparedViews(ClipDataset(rows["train"], processor, augment=True), args.num_views, args.num_workers)
+    held_out = PreparedViews(ClipDataset(rows["validation"], processor), 1, args.num_workers)
 
     console.rule("2/5 Train on RGB and pose")
-    full = train(args, rows, views, processor, "gated", output / "training")
+    full = train(args, rows, views, held_out, processor, "gated", output / "training")
     console.rule("3/5 Train the baseline without pose")
-    no_pose = train(args, rows, views, processor, "visual", output / "training_no_pose")
+    no_pose = train(args, rows, views, held_out, processor, "visual", output / "training_no_pose")
 
     console.rule("4/5 Evaluate, save, reload in a fresh process")
-    metrics = evaluate(args, rows, {NO_POSE: no_pose, FULL_MODEL: full})
+    metrics = evaluate(args, rows, held_out, {NO_POSE: no_pose, FULL_MODEL: full})
     checkpoint = output / "checkpoint"
     full.model.save_pretrained(checkpoint)
     processor.save_pretrained(checkpoint)
@@ -124,6 +124,7 @@ def train(
     args: DemoArguments,
     rows: datasets.DatasetDict,
     views: PreparedViews,
+    held_out: PreparedViews,
     processor: CLIPMGProcessor,
     fusion: str,
     output_dir: Path,
@@ -151,9 +152,9 @@ def train(
         dataloader_pin_memory=False,
     )
     trainer = make_trainer(model, processor, rows["train"], rows["validation"], training_args)
-    trainer.train_dataset = views
+    trainer.train_dataset, trainer.eval_dataset = views, held_out
     trainer.train()
-    return Trained(model, processor, trainer)
+    return Trained(model, trainer)
 
 
 def small_config(fusion: str) -> CLIPMGConfig:
@@ -253,15 +254,17 @@ def predict_in_fresh_process(checkpoint: Path, examples: list[dict[str, str]]) -
     ]
 
 
-def evaluate(args: DemoArguments, rows: datasets.DatasetDict, models: dict[str, Trained]) -> dict[str, Any]:
+def evaluate(
+    args: DemoArguments, rows: datasets.DatasetDict, held_out: PreparedViews, models: dict[str, Trained]
+) -> dict[str, Any]:
     """Evaluate on the held-out subjects, beside what always predicting the most frequent class gives."""
     labels = np.array(rows["validation"]["label"])
     majority = np.bincount(rows["train"]["label"]).argmax()
     constant = np.zeros((len(labels), len(IMIGUE_LABELS)))
     constant[:, majority] = 1.0
     results = {"constant prediction": classification_metrics(constant, labels)}
-    for name, (_, processor, trainer) in models.items():
-        logits = np.asarray(trainer.predict(ClipDataset(rows["validation"], processor)).predictions)
+    for name, trained in models.items():
+        logits = np.asarray(trained.trainer.predict(held_out).predictions)
         results[name] = classification_metrics(logits, labels)
     matrix = confusion_matrix(labels, logits.argmax(axis=1), len(IMIGUE_LABELS))
     present = sorted(set(labels.tolist()))
