@@ -172,10 +172,10 @@ def load_model(
     """
     device = _resolve_device(device)
     folder = _resolve_folder(path_or_name)
-    config = _load_config(folder)
-    if not any((folder / name).is_file() for name in WEIGHT_FILES):
-        raise CheckpointError(f"{folder} holds no weights; expected {' or '.join(WEIGHT_FILES)}.")
     with _quiet_transformers():
+        config = _load_config(folder)
+        if not any((folder / name).is_file() for name in WEIGHT_FILES):
+            raise CheckpointError(f"{folder} holds no weights; expected {' or '.join(WEIGHT_FILES)}.")
         processor = _load_processor(folder)
         _check_agreement(folder, config, processor)
         model = _load_weights(folder, config, dtype)

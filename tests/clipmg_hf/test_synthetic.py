@@ -252,7 +252,7 @@ def test_observation_has_the_noise_and_the_gaps_of_a_detector(still):
     error = observed[..., :2] - clean
     for points, jitter, low, high in (
         (range(8), 0.65, 0.6, 0.95),
-        (range(25, 95), 0.4, 0.5, 0.9),
+        (range(25, 95), 0.3, 0.5, 0.9),
         (range(95, 137), 1.0, 0.3, 0.6),
     ):
         seen = ~missing[:, points]
