@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(SHARED_TESTS): | $(VENV)/.installed
 	@mkdir -p .shared_tests
 	$(BIN)/python -m pip download --quiet --no-deps --no-build-isolation --no-binary transformers transformers==$(TRANSFORMERS_VERSION) --dest .shared_tests
-	tar -xzf .shared_tests/transformers-$(TRANSFORMERS_VERSION).tar.gz -C .shared_tests
+	$(BIN)/python -m tarfile -e .shared_tests/transformers-$(TRANSFORMERS_VERSION).tar.gz .shared_tests
 	@touch $@
 
 demo: $(VENV)/.installed  ## generate synthetic clips, train, evaluate, reload, predict; writes demo_output/ (under 8 minutes on 2 cores)
