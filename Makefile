@@ -26,7 +26,7 @@ $(SHARED_TESTS): | $(VENV)/.installed
 	$(BIN)/python -m tarfile -e .shared_tests/transformers-$(TRANSFORMERS_VERSION).tar.gz .shared_tests
 	@touch $@
 
-demo: $(VENV)/.installed  ## generate synthetic clips, train, evaluate, reload, predict; writes demo_output/ (under 8 minutes on 2 cores)
+demo: $(VENV)/.installed  ## generate synthetic clips, train, evaluate, reload, predict; writes demo_output/ (about 8 minutes on 2 cores)
 	$(BIN)/python hub_scripts/demo.py --output_dir demo_output
 
 test: lint $(SHARED_TESTS)  ## lint, type check and run every test

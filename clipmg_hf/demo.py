@@ -37,7 +37,7 @@ NO_POSE = "no pose (RGB alone)"
 
 @dataclass
 class DemoArguments:
-    """What the demo does; the defaults finish in under 8 minutes on 2 cores."""
+    """What the demo does; the defaults take about 7 minutes on 2 cores."""
 
     output_dir: str = field(default="demo_output", metadata={"help": "Everything is written here."})
     seed: int = field(default=0, metadata={"help": "Seed of the data and of the training."})

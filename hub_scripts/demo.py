@@ -1,7 +1,7 @@
 """Show the whole path on synthetic data, from generated videos to a reloaded checkpoint that predicts.
 
 Command:  python hub_scripts/demo.py --output_dir demo_output      (or `make demo`)
-Cost:     under 8 minutes on 2 CPU cores, about 2.5 GB of memory, no network.
+Cost:     about 7 minutes on 2 CPU cores, about 2.5 GB of memory, no network.
 Expected: top-1 of at least 80 % on held-out subjects, at least 10 points above the model without pose.
 """
 
