@@ -146,6 +146,15 @@ _COCO_17 = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee",
     "left_ankle", "right_ankle",
 )
+# Kinect v2. Its neck and the base of its spine are not the points that OpenPose calls neck and mid_hip, so they have
+# names of their own, and those two are derived.
+_KINECT_25 = (
+    "spine_base", "spine_mid", "kinect_neck", "head",
+    "left_shoulder", "left_elbow", "left_wrist", "left_hand",
+    "right_shoulder", "right_elbow", "right_wrist", "right_hand",
+    "left_hip", "left_knee", "left_ankle", "left_foot", "right_hip", "right_knee", "right_ankle", "right_foot",
+    "spine_shoulder", "left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb",
+)
 _FEET_6 = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 # fmt: on
 _UPPER_BODY_12 = _BODY_25[:8] + _BODY_25[15:19]
@@ -177,6 +186,15 @@ _COCO_17_EDGES = (
     *_chain("right_shoulder", "right_elbow", "right_wrist"),
     *_chain("left_shoulder", "left_ear", "left_eye", "nose", "right_eye", "right_ear", "right_shoulder"),
     ("left_eye", "right_eye"),
+)
+_KINECT_25_EDGES = (
+    *_chain("spine_base", "spine_mid", "spine_shoulder", "kinect_neck", "head"),
+    *_chain("spine_shoulder", "left_shoulder", "left_elbow", "left_wrist", "left_hand", "left_hand_tip"),
+    *_chain("spine_shoulder", "right_shoulder", "right_elbow", "right_wrist", "right_hand", "right_hand_tip"),
+    *_chain("left_wrist", "left_thumb"),
+    *_chain("right_wrist", "right_thumb"),
+    *_chain("spine_base", "left_hip", "left_knee", "left_ankle", "left_foot"),
+    *_chain("spine_base", "right_hip", "right_knee", "right_ankle", "right_foot"),
 )
 # Jaw, brows, bridge of the nose, nostrils; then the closed rings: eyes, outer lips, inner lips.
 _FACE_RUNS = (range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36))
@@ -212,6 +230,8 @@ LAYOUTS: dict[str, KeypointLayout] = {
         _layout("imigue-light-35", _BODY_25 + _LEFT_TIPS + _RIGHT_TIPS, _BODY_25_EDGES + _TIP_EDGES),
         _layout("coco-17", _COCO_17, _COCO_17_EDGES),
         _layout("coco-wholebody-133", _COCO_17 + _FEET_6 + _FACE_68 + _LEFT_HAND + _RIGHT_HAND, _WHOLEBODY_EDGES),
+        # As many points as openpose-body25, hence after it: this one is only ever chosen by its name.
+        _layout("kinect-25", _KINECT_25, _KINECT_25_EDGES),
     )
 }
 
@@ -224,7 +244,10 @@ def get_layout(name: str) -> KeypointLayout:
 
 
 def layout_from_count(num_keypoints: int) -> KeypointLayout:
-    """The layout with `num_keypoints` points; a ValueError that lists the known counts when there is none."""
+    """The layout with `num_keypoints` points; a ValueError that lists the known counts when there is none.
+
+    25 points are openpose-body25; kinect-25 has to be named.
+    """
     for layout in LAYOUTS.values():
         if layout.num_keypoints == num_keypoints:
             return layout

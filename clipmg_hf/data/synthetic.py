@@ -20,7 +20,7 @@ import itertools
 import json
 import multiprocessing
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from fractions import Fraction
@@ -192,7 +192,7 @@ def generate_video(
     `classes` replaces the classes of the clips, one canonical id each, and leaves all random numbers as they were.
     """
     video = int(video_id)
-    labels, num_frames = _plan_clips(config, video, classes)
+    labels, num_frames = plan_clips(config, video, classes)
     body = Body.random(config.rng("body", subject), config.rng("camera", video), config.width, config.height)
     rng = config.rng("scene", video)
     shake, gain = _camera_tracks(config, num_frames, rng)
@@ -252,12 +252,12 @@ def plan_dataset(config: SyntheticConfig) -> list[VideoPlan]:
     splits = [split for split, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     plans = []
     for subject, split in enumerate(splits, start=1):
-        labels, num_frames = _plan_clips(config, subject)
+        labels, num_frames = plan_clips(config, subject)
         plans.append(VideoPlan(f"{subject:04d}", subject, split, labels, num_frames))
     return plans
 
 
-def _plan_clips(config: SyntheticConfig, video: int, classes: Sequence[int] | None = None) -> tuple[list[Clip], int]:
+def plan_clips(config: SyntheticConfig, video: int, classes: Sequence[int] | None = None) -> tuple[list[Clip], int]:
     """The disjoint clips of a video and its number of frames."""
     rng = config.rng("plan", video)
     count = config.clips_per_video
@@ -330,15 +330,23 @@ def _write_video(root: Path, config: SyntheticConfig, plan: VideoPlan) -> None:
     """Write the four files of one video; the label file last, each under its final name only when complete."""
     video = generate_video(config, plan.subject, plan.video_id)
     files = plan.files(root)
-    _write_whole(files["video"], lambda path: _write_mp4(path, video.frames(), config))
-    _write_whole(files["openpose"], lambda path: _write_xlsx(path, video.keypoints.reshape(len(video), -1)))
-    light = video.keypoints[:, _LIGHT_HAND].reshape(len(video), -1).tolist()
-    rows = [f"{index}," + ",".join(f"{round(value, 3):.7g}" for value in row) for index, row in enumerate(light)]
-    _write_whole(files["light_hand"], lambda path: path.write_text("\n".join(rows) + "\n"))
+    write_whole(files["video"], lambda path: write_mp4(path, video.frames(), config))
+    write_whole(files["openpose"], lambda path: write_xlsx(path, video.keypoints.reshape(len(video), -1)))
+    write_lines(files["light_hand"], light_hand_rows(video.keypoints))
+    write_lines(files["label"], miga_label_rows(plan))
+
+
+def light_hand_rows(keypoints: Array) -> list[str]:
+    """The rows of `_light_hand.csv` for keypoints (N, 137, 3): index, then the body and ten fingertips."""
+    light = keypoints[:, _LIGHT_HAND].reshape(len(keypoints), -1).tolist()
+    return [f"{index}," + ",".join(f"{round(value, 3):.7g}" for value in row) for index, row in enumerate(light)]
+
+
+def miga_label_rows(plan: VideoPlan) -> list[str]:
+    """The rows of `_label.csv`: raw class, first and last frame."""
     # MiGA keeps the classes of the test set to itself.
     raw = [0 if plan.split == "test" else raw_class(label) for label, _, _ in plan.labels]
-    labels = [f"{label},{start},{end}\n" for label, (_, start, end) in zip(raw, plan.labels, strict=True)]
-    _write_whole(files["label"], lambda path: path.write_text("".join(labels)))
+    return [f"{label},{start},{end}" for label, (_, start, end) in zip(raw, plan.labels, strict=True)]
 
 
 def raw_class(label: int) -> int:
@@ -346,7 +354,7 @@ def raw_class(label: int) -> int:
     return 99 if label == 31 else label + 1
 
 
-def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
+def write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a temporary file, then give it its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -354,7 +362,13 @@ def _write_whole(path: Path, write: Callable[[Path], Any]) -> None:
     partial.replace(path)
 
 
-def _write_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], config: SyntheticConfig) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines of text under the final name only when complete."""
+    write_whole(path, lambda partial: partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8"))
+
+
+def write_mp4(path: Path, frames: Iterable[NDArray[np.uint8]], config: SyntheticConfig) -> None:
+    """Encode frames (height, width, 3) RGB of the configured size and rate as H.264."""
     with av.open(str(path), "w", format="mp4") as container:
         stream = container.add_stream(
             "libx264", rate=config.fps, options={"preset": "superfast", "tune": "fastdecode", "crf": "22", "g": "25"}
@@ -369,20 +383,22 @@ def _write_mp4(path: Path, frames: Iterator[NDArray[np.uint8]], config: Syntheti
         container.mux(stream.encode())
 
 
-def _write_xlsx(path: Path, values: Array) -> None:
-    """Write numbers (rows, columns) as a one-sheet workbook, about ten times faster than openpyxl does."""
+def write_xlsx(path: Path, values: Array) -> None:
+    """Write numbers (rows, columns) as a one-sheet workbook, about ten times faster than openpyxl does.
+
+    The archive carries no time of writing: equal numbers give equal bytes.
+    """
     columns = [_column_name(index) for index in range(values.shape[1])]
     cells = "".join(f'<c r="{name}#"><v>%.7g</v></c>' for name in columns)
-    size = f"A1:{columns[-1]}{len(values)}"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        for name, text in _XLSX_PARTS.items():
-            archive.writestr(name, text)
-        with archive.open("xl/worksheets/sheet1.xml", "w") as sheet:
-            sheet.write(f'{_XML}<worksheet xmlns="{_MAIN}"><dimension ref="{size}"/><sheetData>'.encode())
-            for number, row in enumerate(np.round(values.astype(np.float64), 3).tolist(), start=1):
-                row_cells = cells.replace("#", str(number)) % tuple(row)
-                sheet.write(f'<row r="{number}">{row_cells}</row>'.encode())
-            sheet.write(b"</sheetData></worksheet>")
+    size = f"A1:{columns[-1]}{len(values)}" if len(values) else "A1"
+    sheet = [f'{_XML}<worksheet xmlns="{_MAIN}"><dimension ref="{size}"/><sheetData>']
+    for number, row in enumerate(np.round(values.astype(np.float64), 3).tolist(), start=1):
+        sheet.append(f'<row r="{number}">{cells.replace("#", str(number)) % tuple(row)}</row>')
+    sheet.append("</sheetData></worksheet>")
+    parts = {**_XLSX_PARTS, "xl/worksheets/sheet1.xml": "".join(sheet)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED, compresslevel=1)
 
 
 def _column_name(index: int) -> str:
@@ -419,7 +435,7 @@ def _claim_root(root: Path, config: SyntheticConfig, plans: list[VideoPlan]) -> 
         taken = [name for name in (*_SKELETON_FOLDERS.values(), *_RGB_FOLDERS.values()) if (root / name).exists()]
         if taken:
             raise ValueError(f"{root} holds {taken[0]} but no synthetic.json: it is not a synthetic data set.")
-        _write_whole(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2) + "\n"))
+        write_whole(path, lambda partial: partial.write_text(json.dumps(wanted, indent=2) + "\n"))
         return
     found = json.loads(path.read_text())
     found = {"generator_version": found["generator_version"], **found["settings"]}
@@ -475,6 +491,13 @@ __all__ = [
     "VideoPlan",
     "generate_dataset",
     "generate_video",
+    "light_hand_rows",
+    "miga_label_rows",
+    "plan_clips",
     "plan_dataset",
     "raw_class",
+    "write_lines",
+    "write_mp4",
+    "write_whole",
+    "write_xlsx",
 ]

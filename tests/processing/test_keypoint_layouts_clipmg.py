@@ -19,6 +19,9 @@ IMIGUE_36 = [
     *(95, 99, 103, 107, 111, 115, 116, 120, 124, 128, 132, 136),
 ]
 IMIGUE_22_IN_LIGHT_35 = [*range(8), *range(15, 19), *range(25, 35)]
+# Points of kinect-25 that no other layout has: elsewhere nothing may be taken for them.
+KINECT_ONLY = {"spine_base", "spine_mid", "kinect_neck", "head", "spine_shoulder"}
+KINECT_ONLY |= {f"{side}_{part}" for side in ("left", "right") for part in ("hand", "foot", "hand_tip", "thumb")}
 BODY_25_FLIP_PAIRS = [(2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23)]
 BODY_25_FLIP_PAIRS += [(21, 24)]
 FACE_FLIP_PAIRS = [
@@ -73,6 +76,7 @@ def test_the_known_layouts_and_their_sizes():
         "imigue-light-35": 35,
         "coco-17": 17,
         "coco-wholebody-133": 133,
+        "kinect-25": 25,
     }
     assert all(layout.name == name for name, layout in LAYOUTS.items())
 
@@ -88,6 +92,10 @@ def test_the_known_layouts_and_their_sizes():
         ("coco-wholebody-133", {16: "right_ankle", 17: "left_big_toe", 18: "left_small_toe", 19: "left_heel"}),
         ("coco-wholebody-133", {20: "right_big_toe", 22: "right_heel", 23: "face_0", 90: "face_67"}),
         ("coco-wholebody-133", {91: "left_hand_0", 111: "left_hand_20", 112: "right_hand_0", 132: "right_hand_20"}),
+        ("kinect-25", {0: "spine_base", 2: "kinect_neck", 3: "head", 4: "left_shoulder", 7: "left_hand"}),
+        ("kinect-25", {8: "right_shoulder", 11: "right_hand", 12: "left_hip", 15: "left_foot", 16: "right_hip"}),
+        ("kinect-25", {19: "right_foot", 20: "spine_shoulder", 21: "left_hand_tip", 22: "left_thumb"}),
+        ("kinect-25", {23: "right_hand_tip", 24: "right_thumb"}),
         ("imigue-light-35", {24: "right_heel", 25: "left_hand_4", 29: "left_hand_20", 30: "right_hand_4"}),
     ],
 )
@@ -99,7 +107,7 @@ def test_names_stand_at_their_documented_indices(layout_name, expected):
 
 @all_layouts
 def test_every_name_is_unique_and_belongs_to_the_shared_vocabulary(layout):
-    vocabulary = {*get_layout("openpose-137").keypoints}
+    vocabulary = {*get_layout("openpose-137").keypoints, *(KINECT_ONLY if layout.name == "kinect-25" else ())}
     assert len(set(layout.keypoints)) == layout.num_keypoints
     assert set(layout.keypoints) <= vocabulary
 
@@ -127,13 +135,14 @@ def test_a_layout_that_contradicts_itself(keypoints, edges, message):
 
 
 def test_get_layout_of_an_unknown_name_lists_the_names_and_the_closest_one():
-    with pytest.raises(ValueError, match=r"'imigue22'\. Did you mean 'imigue-22'\? Known: openpose-137, .*-133\.$"):
+    with pytest.raises(ValueError, match=r"'imigue22'\. Did you mean 'imigue-22'\? Known: openpose-137, .*, kinect-25\.$"):
         get_layout("imigue22")
 
 
 @all_layouts
 def test_layout_from_count(layout):
-    assert layout_from_count(layout.num_keypoints) is layout
+    expected = "openpose-body25" if layout.name == "kinect-25" else layout.name
+    assert layout_from_count(layout.num_keypoints) is get_layout(expected)
 
 
 def test_layout_from_an_unknown_count_lists_the_counts():
@@ -167,6 +176,8 @@ def test_the_documented_flip_pairs():
     face = [(25 + right, 25 + left) for right, left in FACE_FLIP_PAIRS]
     hands = [(95 + i, 116 + i) for i in range(21)]
     assert list(get_layout("openpose-137").flip_pairs) == sorted(BODY_25_FLIP_PAIRS + face + hands)
+    kinect = [(4 + i, 8 + i) for i in range(4)] + [(12 + i, 16 + i) for i in range(4)] + [(21, 23), (22, 24)]
+    assert list(get_layout("kinect-25").flip_pairs) == kinect
     coco = [(i, i + 1) for i in range(1, 17, 2)]
     assert list(get_layout("coco-17").flip_pairs) == coco
 
@@ -208,7 +219,9 @@ def test_every_point_but_the_pupils_is_drawn(layout):
     assert set(layout.keypoints) - drawn == {"face_68", "face_69"} & set(layout.keypoints)
 
 
-@pytest.mark.parametrize("name", ["openpose-body25", "imigue-22", "imigue-36", "imigue-light-35", "coco-17"])
+@pytest.mark.parametrize(
+    "name", ["openpose-body25", "imigue-22", "imigue-36", "imigue-light-35", "coco-17", "kinect-25"]
+)
 def test_layouts_without_a_full_face_are_one_connected_figure(name):
     layout, reached = get_layout(name), {0}
     for _ in range(layout.num_keypoints):
@@ -251,7 +264,7 @@ def test_conversion_to_the_same_layout_is_a_copy(layout):
 
 @all_layouts
 def test_conversion_commutes_with_the_flip(layout):
-    source = get_layout("openpose-137")
+    source = get_layout("kinect-25" if layout.name == "kinect-25" else "openpose-137")
     keypoints = random_keypoints(source.name, 4)
     flipped_first = convert_keypoints(keypoints[:, source.flip_permutation], source, layout)
     flipped_last = convert_keypoints(keypoints, source, layout)[:, layout.flip_permutation]
@@ -296,6 +309,21 @@ def test_coco_keypoints_become_body_25_with_a_neck_and_a_middle_of_the_hips():
     np.testing.assert_array_equal(converted[target.index("neck")], (0, 0, 0))
     np.testing.assert_array_equal(converted[target.index("mid_hip")], (4, 8, 0.25))
     np.testing.assert_array_equal(converted[target.index("left_heel")], (0, 0, 0))
+
+
+def test_kinect_keypoints_give_openpose_the_common_joints_and_derive_neck_and_hips():
+    source, target = get_layout("kinect-25"), get_layout("openpose-body25")
+    keypoints = random_keypoints("kinect-25", 4)
+    converted = convert_keypoints(keypoints, source, target, missing="mask")
+    common = [f"{side}_{part}" for side in ("left", "right")
+              for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")]  # fmt: skip
+    for name in common:
+        np.testing.assert_array_equal(converted[:, target.index(name)], keypoints[:, source.index(name)])
+    for name, part in (("neck", "shoulder"), ("mid_hip", "hip")):
+        middle = (keypoints[:, source.index(f"left_{part}")] + keypoints[:, source.index(f"right_{part}")]) / 2
+        np.testing.assert_allclose(converted[:, target.index(name), :2], middle[:, :2])
+    others = [index for index, name in enumerate(target.keypoints) if name not in (*common, "neck", "mid_hip")]
+    assert not converted[:, others].any()
 
 
 def test_a_neck_that_the_source_has_is_not_derived():

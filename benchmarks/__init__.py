@@ -1,0 +1,1 @@
+"""Measurements behind the choices of the code; run one with `python -m benchmarks.<name>`."""
