@@ -1,11 +1,13 @@
-"""The command `clipmg`: classify a clip of a video from the shell.
+"""The command `clipmg`: classify a clip of a video, or look at a data set, from the shell.
 
     clipmg predict VIDEO --keypoints FOLDER --start 12.5 --end 14 --model MODEL --overlay sheet.png
+    clipmg data FOLDER --report REPORT
 
 Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 unusable input (`error: ...` on stderr),
 2 wrong usage. What is heavy to import is imported inside the commands.
 """
 
+import dataclasses
 import enum
 import json
 from collections.abc import Callable, Iterator
@@ -21,6 +23,7 @@ from rich.table import Table
 
 
 if TYPE_CHECKING:
+    from clipmg_hf.data.source import Description
     from clipmg_hf.inference import ClipPrediction
 
 
@@ -124,6 +127,75 @@ def predict(
         _print_prediction(prediction, top)
     if overlay is not None:
         messages.print(f"wrote {escape(str(overlay))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def data(
+    path: Annotated[
+        Path, typer.Argument(help="Folder of iMiGUE, SMG, MA-52 or of a prepared data set.", show_default=False)
+    ],
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also load every clip and write a page with counts, lengths, missing keypoints and sample strips.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    skip: Annotated[bool, typer.Option("--skip", help="Leave out what is wrong instead of stopping at it.")] = False,
+    num_proc: Annotated[
+        int | None, typer.Option(min=1, help="Processes that convert skeletons.", show_default="1")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress on stderr.")] = False,
+) -> None:
+    """Say what a data set holds and lacks, beside the published numbers; only names and labels are read."""
+    messages = Console(stderr=True, quiet=quiet)
+    with _errors_to_exit():
+        with messages.status("Reading labels"):
+            from clipmg_hf.data.loading import describe_folder
+
+            description = describe_folder(path, on_error="skip" if skip else "raise")
+        if as_json:
+            typer.echo(json.dumps(dataclasses.asdict(description)))
+        else:
+            _print_description(description)
+        if report is not None:
+            index = _write_report(path, report, description.name, skip, num_proc, quiet)
+            messages.print(f"wrote {escape(str(index))}", highlight=False, soft_wrap=True)
+
+
+def _write_report(path: Path, folder: Path, title: str, skip: bool, num_proc: int | None, quiet: bool) -> Path:
+    import datasets
+
+    from clipmg_hf.data.loading import load_clips
+    from clipmg_hf.data.report import write_data_report
+
+    if quiet:
+        datasets.disable_progress_bars()
+    options = {"on_error": "skip"} if skip else {}
+    rows = load_clips(path, num_proc=num_proc, **options)
+    notes = next(iter(rows.values())).info.description.splitlines()
+    return write_data_report(rows, folder, title=title, notes=notes, show_progress=not quiet)
+
+
+def _print_description(description: "Description") -> None:
+    """Print the counts as a table, and what was found, is missing, differs and was skipped."""
+    from clipmg_hf.data.source import DESCRIPTION_HEADER, describe_counts
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(description.name)}[/]: {escape(description.layout)}", soft_wrap=True)
+    console.print(escape(description.root), soft_wrap=True)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for column in DESCRIPTION_HEADER:
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part in description.parts:
+        table.add_row(*describe_counts(part), style="bold" if part.name == "all" else None)
+    console.print(table)
+    styles = {"findings": "none", "missing": "yellow", "warnings": "yellow", "skipped": "red"}
+    for title, style in styles.items():
+        for entry in getattr(description, title):
+            console.print(f"[{style}]{title}:[/] {escape(entry)}", soft_wrap=True)
 
 
 @contextmanager

@@ -55,7 +55,7 @@ _SHEET_HEADER, _COLUMN_HEADER = 88, 26
 _MIN_SHEET_WIDTH = 980
 _MIN_VIDEO_WIDTH = 640
 _VIDEO_CLOCK = 90_000  # ticks per second
-_PLOT_STYLE: dict[Any, Any] = {
+PLOT_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -68,7 +68,7 @@ _PLOT_STYLE: dict[Any, Any] = {
     "ytick.labelcolor": "#1c1e24",
     "legend.frameon": False,
 }
-_CURVE_COLORS = ("#2b6cb0", "#dd6b20", "#2f9e80", "#5e4fa2", "#c53030", "#718096")
+CURVE_COLORS = ("#2b6cb0", "#dd6b20", "#2f9e80", "#5e4fa2", "#c53030", "#718096")
 _NOT_METRICS = ("loss", "runtime", "per_second", "time")
 
 
@@ -192,7 +192,7 @@ def write_overlay_video(prediction: ClipPrediction, path: str | PathLike) -> Non
         times = np.arange(prediction.end - prediction.start) / 25
     rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 25.0
     with (
-        _complete_file(path, ".mp4") as partial,
+        complete_file(path, ".mp4") as partial,
         av.open(str(partial), "w", options={"movflags": "faststart"}) as file,
     ):
         stream = file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options={"crf": "20"})
@@ -244,7 +244,7 @@ def write_overlay_png(prediction: ClipPrediction, path: str | PathLike) -> None:
             (left + _TILE / 2, top),
             _clock(prediction, int(explanation.clip.frame_indices[position])),
             fill=GREY,
-            font=_font(15),
+            font=text_font(15),
             anchor="ma",
         )
         for row, (name, tiles) in enumerate(rows.items()):
@@ -252,7 +252,7 @@ def write_overlay_png(prediction: ClipPrediction, path: str | PathLike) -> None:
             sheet.paste(Image.fromarray(tiles[position]), (left, row_top))
             if column == 0:
                 _draw_row_label(draw, name, row_top, explanation)
-    with _complete_file(path, ".png") as partial:
+    with complete_file(path, ".png") as partial:
         sheet.save(partial, format="PNG")
 
 
@@ -270,7 +270,7 @@ def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: str | P
     panels = {title: series for title, series in _curves(log_history).items() if series}
     if not panels:
         raise ValueError(f"Nothing to plot in {len(log_history)} log entries; expected 'loss', 'eval_*' or others.")
-    with matplotlib.rc_context(_PLOT_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(4.6 * len(panels), 3.6), layout="constrained")
         for axes, (title, series) in zip(
             figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True
@@ -280,7 +280,7 @@ def plot_learning_curves(log_history: Sequence[Mapping[str, Any]], path: str | P
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
-        with _complete_file(path, ".png") as partial:
+        with complete_file(path, ".png") as partial:
             figure.savefig(partial, dpi=150)
 
 
@@ -303,7 +303,7 @@ def plot_confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str |
             f"least 0, ({len(labels)}, {len(labels)}) for {len(labels)} labels."
         )
     side = len(labels) * (0.38 if len(labels) > 12 else 0.5)
-    with matplotlib.rc_context(_PLOT_STYLE):
+    with matplotlib.rc_context(PLOT_STYLE):
         figure = Figure(figsize=(side + 5.2, side + 2.9), layout="constrained")
         axes = figure.subplots()
         totals = matrix.sum(axis=1, keepdims=True)
@@ -315,7 +315,7 @@ def plot_confusion_matrix(matrix: np.ndarray, labels: Sequence[str], path: str |
                 axes.text(column, row, f"{matrix[row, column]:g}", ha="center", va="center", color=color, fontsize=8)
         _label_matrix(axes, labels, totals[:, 0])
         figure.colorbar(picture, ax=axes, shrink=0.6, label="share of the true class", aspect=30, pad=0.02)
-        with _complete_file(path, ".png") as partial:
+        with complete_file(path, ".png") as partial:
             figure.savefig(partial, dpi=150)
 
 
@@ -340,7 +340,7 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tup
 
 def _plot_series(axes: Axes, series: dict[str, tuple[list, list]]) -> None:
     for color, (name, (steps, values)) in zip(
-        (_CURVE_COLORS[index % len(_CURVE_COLORS)] for index in range(len(series))), series.items(), strict=True
+        (CURVE_COLORS[index % len(CURVE_COLORS)] for index in range(len(series))), series.items(), strict=True
     ):
         axes.plot(steps, values, color=color, label=name, linewidth=1.6, marker="o" if len(steps) < 40 else "", ms=3)
     axes.grid(color="#e6e8ec", linewidth=0.8)
@@ -351,7 +351,7 @@ def _plot_series(axes: Axes, series: dict[str, tuple[list, list]]) -> None:
 
 
 def _label_matrix(axes: Axes, labels: Sequence[str], totals: np.ndarray) -> None:
-    columns, rows = ([_shorten(label, limit) for label in labels] for limit in (36, 52))
+    columns, rows = ([shorten(label, limit) for label in labels] for limit in (36, 52))
     places = range(len(labels))
     axes.set_xticks(places, columns, rotation=45, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_yticks(places, [f"{name} ({total:g})" for name, total in zip(rows, totals, strict=True)], fontsize=8)
@@ -364,7 +364,8 @@ def _label_matrix(axes: Axes, labels: Sequence[str], totals: np.ndarray) -> None
     axes.spines[:].set_visible(False)
 
 
-def _shorten(text: str, limit: int) -> str:
+def shorten(text: str, limit: int) -> str:
+    """Cut `text` to at most `limit` characters, with an ellipsis where something is cut off."""
     return text if len(text) <= limit else text[: limit - 1].rstrip(" ,") + "…"
 
 
@@ -508,10 +509,10 @@ def _band(prediction: ClipPrediction, index: int, width: int) -> np.ndarray:
     band = Image.new("RGB", (width, height), INK)
     draw = ImageDraw.Draw(band)
     text_width = width - gate_width - 4 * margin
-    font, text = _fit_text(prediction.label, 0.36 * height, text_width, bold=True)
+    font, text = fit_text(prediction.label, 0.36 * height, text_width, bold=True)
     draw.text((margin, 0.32 * height), text, fill=PAPER, font=font, anchor="lm")
     detail = f"{100 * prediction.score:.1f} %   {_clock(prediction, index)}"
-    font, text = _fit_text(detail, 0.27 * height, text_width)
+    font, text = fit_text(detail, 0.27 * height, text_width)
     draw.text((margin, 0.72 * height), text, fill=(190, 195, 205), font=font, anchor="lm")
     _draw_gate(draw, prediction, (width - margin - gate_width, margin, width - margin, height - margin), PAPER)
     return np.asarray(band)
@@ -529,14 +530,14 @@ def _draw_gate(draw: ImageDraw.ImageDraw, prediction: ClipPrediction, box: Box, 
     gate = prediction.gate_mean
     if gate is None or not prediction.pose_used:
         streams = "RGB" if not prediction.pose_used else "RGB and pose" if prediction.rgb_used else "pose"
-        font, text = _fit_text(f"{streams}{'' if ' and ' in streams else ' only'}", 0.5 * (bottom - top), right - left)
+        font, text = fit_text(f"{streams}{'' if ' and ' in streams else ' only'}", 0.5 * (bottom - top), right - left)
         draw.text((right, middle), text, fill=ink, font=font, anchor="rm")
         return
     size = min(0.42 * (bottom - top), (right - left) / 15)
-    draw.text((left, top), f"pose {100 - round(100 * gate)} %", fill=ink, font=_font(size), anchor="lt")
-    draw.text((right, top), f"RGB {round(100 * gate)} %", fill=ink, font=_font(size), anchor="rt")
+    draw.text((left, top), f"pose {100 - round(100 * gate)} %", fill=ink, font=text_font(size), anchor="lt")
+    draw.text((right, top), f"RGB {round(100 * gate)} %", fill=ink, font=text_font(size), anchor="rt")
     if right - left > 14 * size:
-        draw.text(((left + right) / 2, top), "gate", fill=GREY, font=_font(size), anchor="mt")
+        draw.text(((left + right) / 2, top), "gate", fill=GREY, font=text_font(size), anchor="mt")
     split = left + (right - left) * (1 - gate)
     draw.rectangle((left, middle + 0.14 * (bottom - top), right, bottom), fill=RGB_COLOR)
     draw.rectangle((left, middle + 0.14 * (bottom - top), split, bottom), fill=POSE_COLOR)
@@ -578,13 +579,13 @@ def _draw_sheet_header(draw: ImageDraw.ImageDraw, prediction: ClipPrediction, wi
     gate_width = 300
     score = f"   {100 * prediction.score:.1f} %"
     text_width = width - 2 * _MARGIN - gate_width - 40
-    font, text = _fit_text(prediction.label, 30, text_width - _font(30).getlength(score), bold=True)
+    font, text = fit_text(prediction.label, 30, text_width - text_font(30).getlength(score), bold=True)
     draw.text((_MARGIN, _MARGIN + 30), text, fill=INK, font=font, anchor="ls")
-    draw.text((_MARGIN + font.getlength(text), _MARGIN + 30), score, fill=GREY, font=_font(30), anchor="ls")
+    draw.text((_MARGIN + font.getlength(text), _MARGIN + 30), score, fill=GREY, font=text_font(30), anchor="ls")
     interval = f"frames {prediction.start} to {prediction.end - 1}"
     if prediction.start_seconds is not None:
         interval += f", {prediction.start_seconds:.2f} to {prediction.end_seconds:.2f} s"
-    font, text = _fit_text(f"{Path(prediction.video).name}: {interval}", 16, text_width)
+    font, text = fit_text(f"{Path(prediction.video).name}: {interval}", 16, text_width)
     draw.text((_MARGIN, _MARGIN + 58), text, fill=GREY, font=font, anchor="ls")
     right = width - _MARGIN - _GAP
     _draw_gate(draw, prediction, (right - gate_width, _MARGIN + 4, right, _MARGIN + 52), INK)
@@ -592,14 +593,14 @@ def _draw_sheet_header(draw: ImageDraw.ImageDraw, prediction: ClipPrediction, wi
 
 def _draw_row_label(draw: ImageDraw.ImageDraw, name: str, top: int, explanation: ClipExplanation) -> None:
     """Name of a row, with the key to its colours."""
-    draw.text((_MARGIN, top + 2), name, fill=INK, font=_font(18, bold=True), anchor="lt")
+    draw.text((_MARGIN, top + 2), name, fill=INK, font=text_font(18, bold=True), anchor="lt")
     if name == "Source":
-        draw.text((_MARGIN, top + 30), "the model's crop", fill=GREY, font=_font(13), anchor="lt")
+        draw.text((_MARGIN, top + 30), "the model's crop", fill=GREY, font=text_font(13), anchor="lt")
     if name == "Skeleton":
         for line, (side, color) in enumerate((("left", LEFT_COLOR), ("right", RIGHT_COLOR))):
             middle = top + 37 + 22 * line
-            draw.text((_MARGIN, middle), "●", fill=color, font=_font(16), anchor="lm")
-            draw.text((_MARGIN + 19, middle), f"person's {side}", fill=GREY, font=_font(13), anchor="lm")
+            draw.text((_MARGIN, middle), "●", fill=color, font=text_font(16), anchor="lm")
+            draw.text((_MARGIN + 19, middle), f"person's {side}", fill=GREY, font=text_font(13), anchor="lm")
     attention = _mean_attention(explanation)
     if name == "Attention" and attention is not None:
         low, high = attention_scale(attention)
@@ -609,20 +610,20 @@ def _draw_row_label(draw: ImageDraw.ImageDraw, name: str, top: int, explanation:
             color = PAPER + (_HEAT_COLORS[round(strength * 255)] - PAPER) * _heat_strength(strength)
             draw.line((_MARGIN + x, top + 32, _MARGIN + x, top + 43), fill=tuple(int(value) for value in color))
         for text, x, anchor in (("1x", _MARGIN, "lt"), (f"{high / low:.1f}x", _MARGIN + width, "rt")):
-            draw.text((x, top + 50), text, fill=GREY, font=_font(13), anchor=anchor)
-        draw.text((_MARGIN, top + 70), "the mean patch", fill=GREY, font=_font(13), anchor="lt")
+            draw.text((x, top + 50), text, fill=GREY, font=text_font(13), anchor=anchor)
+        draw.text((_MARGIN, top + 70), "the mean patch", fill=GREY, font=text_font(13), anchor="lt")
 
 
 @functools.lru_cache(maxsize=64)
-def _font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
+def text_font(size: float, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", name), max(size, 6))
 
 
-def _fit_text(text: str, size: float, width: float, bold: bool = False) -> tuple[ImageFont.FreeTypeFont, str]:
+def fit_text(text: str, size: float, width: float, bold: bool = False) -> tuple[ImageFont.FreeTypeFont, str]:
     """The font and the text that fit `width` pixels: down to three quarters of `size`, then with an ellipsis."""
-    font = _font(max(0.75 * size, min(size, size * width / max(_font(size, bold).getlength(text), 1))), bold)
+    font = text_font(max(0.75 * size, min(size, size * width / max(text_font(size, bold).getlength(text), 1))), bold)
     if font.getlength(text) <= width:
         return font, text
     while text and font.getlength(text + "…") > width:
@@ -631,7 +632,7 @@ def _fit_text(text: str, size: float, width: float, bold: bool = False) -> tuple
 
 
 @contextmanager
-def _complete_file(path: str | PathLike, suffix: str) -> Iterator[Path]:
+def complete_file(path: str | PathLike, suffix: str) -> Iterator[Path]:
     """A place to write a file in, moved to `path` when the block ends well."""
     path = Path(path)
     if path.suffix.lower() != suffix:
@@ -645,12 +646,18 @@ def _complete_file(path: str | PathLike, suffix: str) -> Iterator[Path]:
 
 
 __all__ = [
+    "CURVE_COLORS",
+    "PLOT_STYLE",
     "attention_scale",
+    "complete_file",
     "draw_skeleton",
+    "fit_text",
     "overlay_attention",
     "plot_confusion_matrix",
     "plot_learning_curves",
     "render_overlay",
+    "shorten",
+    "text_font",
     "write_overlay_png",
     "write_overlay_video",
 ]

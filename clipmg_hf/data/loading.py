@@ -1,0 +1,97 @@
+"""Any data set from its folder: which one it is, is told by its files."""
+
+import re
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from clipmg_hf.data.discovery import check_folder, list_files
+from clipmg_hf.data.imigue import load_imigue
+from clipmg_hf.data.imigue_files import find_imigue
+from clipmg_hf.data.ma52 import find_ma52, load_ma52
+from clipmg_hf.data.prepared_folder import MANIFEST_NAME, load_prepared, read_manifest
+from clipmg_hf.data.problems import OnError
+from clipmg_hf.data.smg import find_smg, load_smg
+from clipmg_hf.data.source import DataSource, Description, PartCounts
+
+
+FINDERS: dict[str, Callable[..., DataSource]] = {"imigue": find_imigue, "smg": find_smg, "ma52": find_ma52}
+LOADERS: dict[str, Callable[..., datasets.DatasetDict]] = {
+    "imigue": load_imigue,
+    "smg": load_smg,
+    "ma52": load_ma52,
+}
+
+
+def detect_dataset(path: str | PathLike) -> str:
+    """Tell which data set a folder holds: `"imigue"`, `"smg"`, `"ma52"` or `"prepared"`.
+
+    What is none of them counts as iMiGUE, whose reader says what it expected.
+
+    Raises:
+        DatasetFormatError: There is no folder.
+    """
+    root = check_folder(path, "the folder of a data set")
+    if (root / MANIFEST_NAME).is_file():
+        return "prepared"
+    names = [file.name for file in list_files(root)]
+    if any(re.fullmatch(r"Sample\d+_(finelabels|skeleton)\.csv", name) for name in names):
+        return "smg"
+    if any(name.endswith("_list_videos.txt") for name in names):
+        return "ma52"
+    return "imigue"
+
+
+def find_source(path: str | PathLike, on_error: OnError = "raise") -> DataSource:
+    """Find whichever data set a folder holds; see [`find_imigue`]. Prepared data has no source: see `load_clips`."""
+    return FINDERS[detect_dataset(path)](path, on_error)
+
+
+def describe_folder(path: str | PathLike, on_error: OnError = "raise") -> Description:
+    """Describe whichever data set a folder holds, prepared or not."""
+    if detect_dataset(path) == "prepared":
+        return describe_prepared(path)
+    return find_source(path, on_error).describe()
+
+
+def describe_prepared(path: str | PathLike) -> Description:
+    """Describe a prepared data set from its manifest; how many videos it was cut from is not in there."""
+    manifest = read_manifest(path)
+    has_keypoints = "keypoints" in manifest["features"]
+    parts = [
+        PartCounts(split, None, clips := counts["clips"], counts["without_label"], clips, clips * has_keypoints, 0)
+        for split, counts in manifest["splits"].items()
+    ]
+    source = manifest["source"]
+    settings = ", ".join(f"{name} {value}" for name, value in manifest["settings"].items())
+    return Description(
+        name=str(source.get("dataset", "clips")),
+        layout="prepared clips",
+        root=str(Path(path).resolve()),
+        parts=tuple(parts),
+        findings=(f"settings: {settings}.", *source.get("description", ())),
+    )
+
+
+def load_clips(path: str | PathLike, name: str = "classification", **options: Any) -> datasets.DatasetDict:
+    """Load whichever data set a folder holds, prepared or not; options as in [`load_imigue`].
+
+    Raises:
+        DatasetFormatError: The folder or files in it are not as documented.
+        ValueError: Options for prepared data, whose splits are fixed.
+    """
+    kind = detect_dataset(path)
+    if kind != "prepared":
+        return LOADERS[kind](path, name, **options)
+    fixed = sorted(key for key, value in options.items() if value is not None and key not in ("cache_dir", "num_proc"))
+    if name != "classification" or fixed:
+        raise ValueError(
+            f"{Path(path)}: prepared data has fixed clips and splits; expected no {', '.join(fixed) or 'other name'}."
+        )
+    return load_prepared(path)
+
+
+__all__ = ["FINDERS", "LOADERS", "detect_dataset", "find_source", "load_clips"]

@@ -1,0 +1,423 @@
+"""From rows of a clip data set to a compact folder that plain `datasets` loads, without `clipmg_hf` or torchcodec.
+
+    python hub_scripts/prepare_dataset.py --data_dir /data/imigue --output_dir prepared --num_proc 8
+
+Every clip's interval is cut out of its video, scaled and stored beside its row, in Parquet or WebDataset shards. A
+shard depends on its rows and the settings alone: an interrupted run goes on where it stopped, and the bytes are the
+same in the end, whatever was killed and however many processes worked. `manifest.json` comes last: a folder without
+it is unfinished.
+"""
+
+import errno
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+from tqdm import tqdm
+
+from clipmg_hf.data.clip_cutting import CODECS, Crop, PrepareConfig, fit, prepare_row
+from clipmg_hf.data.prepared_folder import (
+    ARRAY_COLUMNS,
+    EXTENSIONS,
+    MANIFEST_NAME,
+    PARTIAL_SUFFIX,
+    README_NAME,
+    RECORD_NAME,
+    digest_file,
+    load_prepared,
+    other_files,
+    verify_dataset,
+    write_rows,
+)
+from clipmg_hf.data.problems import DatasetFormatError, ProblemLog
+from clipmg_hf.data.schema import PERSONAL_COLUMNS
+from clipmg_hf.processing import VideoDecodingError, VideoReader
+
+
+FORMAT_VERSION = 1
+UNKNOWN_FRAME_SIZE = (1280, 720)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: rows `start` to `stop - 1` of a split."""
+
+    split: str
+    start: int
+    stop: int
+    name: str
+
+
+def prepare_dataset(
+    rows: datasets.DatasetDict,
+    output_dir: str | os.PathLike,
+    config: PrepareConfig | None = None,
+    num_proc: int = 1,
+    source: dict[str, Any] | None = None,
+    show_progress: bool = True,
+) -> dict[str, Any]:
+    """Write the prepared data set below `output_dir`, or what is missing of it.
+
+    Several processes import the main script: one that asks for them needs an `if __name__ == "__main__"` guard.
+
+    Args:
+        rows (`datasets.DatasetDict`): Rows of `clipmg_hf.data.schema`, not prepared ones.
+        output_dir (`str` or `PathLike`): Empty, missing, or with a run of the same rows and settings.
+        config ([`PrepareConfig`], *optional*): Settings.
+        num_proc (`int`, defaults to 1): Processes; each works on a shard.
+        source (`dict`, *optional*): JSON-able description of the rows, for the manifest: data set, layout,
+            fingerprint, protocol and seed of the split. Keypoints that change without a change here are not noticed
+            on resuming.
+        show_progress (`bool`, defaults to `True`): With a bar that counts clips.
+
+    Returns:
+        The contents of `manifest.json`.
+
+    Raises:
+        DatasetFormatError: Rows or videos are not as documented. Everything else is written; after a repair of the
+            videos the same call writes the rest.
+        ValueError: The folder holds other files or a run of other settings, or the rows are not as documented.
+        OSError: The disk is too small.
+    """
+    folder, config = Path(output_dir), config or PrepareConfig()
+    columns = {split: _read_scalars(dataset) for split, dataset in rows.items()}
+    features = _prepared_features(rows, config)
+    _check_rows(columns, config)
+    shards = _plan_shards(columns, config)
+    identity = _describe_run(columns, features, config, source or {})
+    _claim_folder(folder, identity, [shard.name for shard in shards])
+    _check_space(folder, columns, features, config, shards)
+    (folder / "data").mkdir(exist_ok=True)
+    work = Work(rows, folder, config, features)
+    files, problems = _write_shards(work, shards, num_proc, show_progress)
+    if problems:
+        raise DatasetFormatError(problems, str(folder))
+    manifest = {
+        **identity,
+        "splits": {split: _count(columns[split], features) for split in rows},
+        "files": {shard.name: {"rows": shard.stop - shard.start, **files[shard.name]} for shard in shards},
+    }
+    _write_text(folder / README_NAME, _readme(manifest))
+    _write_text(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
+    (folder / RECORD_NAME).unlink(missing_ok=True)
+    return manifest
+
+
+def _read_scalars(dataset: datasets.Dataset) -> dict[str, list]:
+    """All columns but the arrays."""
+    names = [name for name in dataset.column_names if name not in ARRAY_COLUMNS]
+    return dataset.with_format(None).select_columns(names)[:]
+
+
+def _prepared_features(rows: datasets.DatasetDict, config: PrepareConfig) -> datasets.Features:
+    if not rows:
+        raise ValueError("rows hold no split; expected at least one.")
+    first, *others = rows
+    for split in others:
+        if rows[split].features != rows[first].features:
+            raise ValueError(f"The columns of the splits {first!r} and {split!r} differ; expected the same features.")
+    if rows[first].features["video"] != datasets.Value("string"):
+        raise ValueError("The column video holds no paths; expected rows of a loader, which are not prepared yet.")
+    dropped = () if config.keep_personal_columns else PERSONAL_COLUMNS
+    features = {name: feature for name, feature in rows[first].features.items() if name not in dropped}
+    features["video"] = datasets.Video(decode=False)
+    features["crop"] = datasets.List(datasets.Value("int32"), length=4)
+    return datasets.Features(features)
+
+
+def _check_rows(columns: dict[str, dict[str, list]], config: PrepareConfig) -> None:
+    """Find what can be found without opening a video."""
+    log = ProblemLog("rows")
+    seen: dict[str, str] = {}
+    exists: dict[str, bool] = {}
+    for split, values in columns.items():
+        if not values["clip_id"]:
+            log.add(f"{split}: no rows; expected at least one, or no such split.")
+        names = ("clip_id", "start_frame", "end_frame", "video_start_frame", "video")
+        for index, (clip_id, start, end, offset, video) in enumerate(zip(*(values[n] for n in names), strict=True)):
+            where = f"{split} row {index} ({clip_id})"
+            if clip_id in seen:
+                log.add(f"{where}: clip_id is already that of {seen[clip_id]}; expected one of its own.")
+            seen[clip_id] = where
+            if not offset <= start <= end:
+                log.add(
+                    f"{where}: frames {start} to {end} of a file from frame {offset} on; expected an interval in it."
+                )
+            if video is not None and not exists.setdefault(video, Path(video).is_file()):
+                log.add(f"{where}: {video}: no such file; expected the video.")
+            if config.storage == "webdataset" and ("." in clip_id or "/" in clip_id):
+                log.add(f"{where}: clip_id has a dot or a slash; expected none with storage='webdataset'.")
+    log.raise_if_any()
+
+
+def _plan_shards(columns: dict[str, dict[str, list]], config: PrepareConfig) -> list[Shard]:
+    shards = []
+    for split, values in columns.items():
+        num_rows, size = len(values["clip_id"]), config.clips_per_shard
+        count = -(-num_rows // size)
+        for index in range(count):
+            name = f"data/{split}-{index:05d}-of-{count:05d}.{EXTENSIONS[config.storage]}"
+            shards.append(Shard(split, index * size, min((index + 1) * size, num_rows), name))
+    return shards
+
+
+def _describe_run(
+    columns: dict[str, dict[str, list]], features: datasets.Features, config: PrepareConfig, source: dict[str, Any]
+) -> dict[str, Any]:
+    """What must agree for two runs to write the same bytes."""
+    digests = {}
+    for split, values in columns.items():
+        # Data may move to another folder between two runs.
+        names = [None if video is None else Path(video).name for video in values["video"]]
+        digests[split] = hashlib.sha256(json.dumps({**values, "video": names}, sort_keys=True).encode()).hexdigest()
+    identity = {
+        "format_version": FORMAT_VERSION,
+        "settings": {**asdict(config), "quality": config.stored_quality},
+        "source": source,
+        "packages": {name: version(name) for name in ("clipmg_hf", "datasets", "pyarrow", "av")},
+        "rows_sha256": digests,
+        "features": features.to_dict(),
+    }
+    return json.loads(json.dumps(identity))
+
+
+def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]) -> None:
+    """Record whose folder it is, or check that it is this run's; remove what a killed run left half-written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    record = next((folder / name for name in (MANIFEST_NAME, RECORD_NAME) if (folder / name).exists()), None)
+    known: list[str] = []
+    if record is not None:
+        different = _differences(json.loads(record.read_text(encoding="utf-8")), identity)
+        if different:
+            raise ValueError(
+                f"{folder}: holds a run of other rows or settings ({'; '.join(different)}); expected an empty folder "
+                "or one of the same run."
+            )
+        known = [*shard_names, README_NAME, MANIFEST_NAME, RECORD_NAME]
+    others = other_files(folder, known)
+    leftovers = [name for name in others if name.endswith(PARTIAL_SUFFIX)]
+    if foreign := sorted(set(others) - set(leftovers)):
+        shown = ", ".join(foreign[:5]) + (" ..." if len(foreign) > 5 else "")
+        raise ValueError(f"{folder}: holds files of another origin ({shown}); expected an empty folder.")
+    for name in leftovers:
+        (folder / name).unlink()
+    if record is None:
+        _write_text(folder / RECORD_NAME, json.dumps(identity, indent=2) + "\n")
+
+
+def _differences(found: Any, expected: Any, where: str = "") -> list[str]:
+    """Where two JSON values differ, such as `settings.codec: 'h264' instead of 'mjpeg'`."""
+    if not (isinstance(found, dict) and isinstance(expected, dict)):
+        return [] if found == expected else [f"{where}: {found!r} instead of {expected!r}"]
+    # A manifest holds more than a run is told by.
+    names = [name for name in {**expected, **found} if where or name in expected]
+    pairs = ((name, found.get(name), expected.get(name)) for name in names)
+    return [line for name, a, b in pairs for line in _differences(a, b, f"{where}.{name}" if where else name)]
+
+
+def _check_space(
+    folder: Path,
+    columns: dict[str, dict[str, list]],
+    features: datasets.Features,
+    config: PrepareConfig,
+    shards: list[Shard],
+) -> None:
+    missing = [shard for shard in shards if not (folder / shard.name).exists()]
+    needed = sum(_estimate_bytes(columns[shard.split], features, config, shard) for shard in missing)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC, f"about {needed:,} bytes are needed and {free:,} are free; expected more room", str(folder)
+        )
+
+
+def _estimate_bytes(columns: dict[str, list], features: datasets.Features, config: PrepareConfig, shard: Shard) -> int:
+    """A careful guess of the size of a shard, from frames, sizes and settings."""
+    codec = CODECS[config.codec]
+    # Six steps of CRF halve H.264; JPEG shrinks a little less than its quantiser grows.
+    steps = config.stored_quality - codec.default_quality
+    ratio = 0.5 ** (steps / 6) if config.codec == "h264" else (config.stored_quality / codec.default_quality) ** -0.7
+    per_keypoint = 3 * 4 + 1
+    keypoint_bytes = features["keypoints"].shape[1] * per_keypoint if "keypoints" in features else 0
+    total = 0.0
+    names = ("start_frame", "end_frame", "width", "height", "video")
+    for start, end, width, height, video in zip(*(columns[n][shard.start : shard.stop] for n in names), strict=True):
+        whole = Crop(0, 0, width or UNKNOWN_FRAME_SIZE[0], height or UNKNOWN_FRAME_SIZE[1])
+        _, (stored_width, stored_height) = fit(whole, config.short_side)
+        pixels = 0 if video is None else stored_width * stored_height
+        total += (end - start + 1) * (pixels * codec.bytes_per_pixel * ratio + keypoint_bytes)
+    return round(total)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process needs; the rows are pickled as references to their Arrow files."""
+
+    rows: datasets.DatasetDict
+    folder: Path
+    config: PrepareConfig
+    features: datasets.Features
+
+
+def _write_shards(
+    work: Work, shards: list[Shard], num_proc: int, show_progress: bool
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Write the missing shards; size and digest of every file, and all problems in the order of the rows."""
+    files: dict[str, dict[str, Any]] = {}
+    problems: dict[str, list[str]] = {}
+    total = sum(shard.stop - shard.start for shard in shards)
+    with tqdm(total=total, desc="Prepare", unit="clip", disable=not show_progress) as bar:
+        for shard, entry, found in _finished(work, shards, num_proc):
+            files[shard.name], problems[shard.name] = entry, found
+            bar.update(shard.stop - shard.start)
+    return files, [problem for shard in shards for problem in problems[shard.name]]
+
+
+def _finished(work: Work, shards: list[Shard], num_proc: int) -> Iterator[tuple[Shard, dict[str, Any], list[str]]]:
+    """Yield shards as they are finished."""
+    if num_proc <= 1:
+        yield from ((shard, *write_shard(work, shard)) for shard in shards)
+        return
+    # A server that imports everything once and forks; where there is none, every process imports it.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(min(num_proc, len(shards)), context, _start_worker, (work,)) as pool:
+        futures = {pool.submit(_write_in_worker, shard): shard for shard in shards}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], *future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+_worker_work: Work
+
+
+def _start_worker(work: Work) -> None:
+    global _worker_work
+    _worker_work = work
+    # A pool's workers outlive a parent that is killed, and would write beside the run that resumes.
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+
+
+def _exit_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _write_in_worker(shard: Shard) -> tuple[dict[str, Any], list[str]]:
+    return write_shard(_worker_work, shard)
+
+
+def write_shard(work: Work, shard: Shard) -> tuple[dict[str, Any], list[str]]:
+    """Write a shard unless it is there.
+
+    Returns:
+        `tuple`: `bytes` and `sha256` of the file, and the problems of its rows; with problems there is no file.
+    """
+    path = work.folder / shard.name
+    if not path.exists():
+        log = ProblemLog(shard.name)
+        partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+        write_rows(partial, work.config.storage, work.features, _prepare_rows(work, shard, log))
+        if log.problems:
+            partial.unlink()
+            return {}, log.problems
+        partial.replace(path)
+    return digest_file(path), []
+
+
+def _prepare_rows(work: Work, shard: Shard, log: ProblemLog) -> Iterator[dict[str, Any]]:
+    """Yield the prepared rows of a shard; those with problems are left out and logged."""
+    split = work.rows[shard.split]
+    arrays = [name for name in ARRAY_COLUMNS if name in work.features]
+    # Only arrays: `datasets` cuts trailing zeros off other columns in this format.
+    split = split.with_format("numpy", columns=arrays, output_all_columns=True)
+    numbered = ((index, split[index]) for index in range(shard.start, shard.stop))
+    # The clips of a video follow each other and share its reader, whose opening scans the whole file.
+    for video, group in itertools.groupby(numbered, key=lambda item: item[1]["video"]):
+        reader: VideoReader | None = None
+        problem = ""
+        try:
+            reader = None if video is None else VideoReader(video, num_threads=1)
+        except VideoDecodingError as error:
+            problem = str(error)
+        with nullcontext() if reader is None else reader:
+            for index, row in group:
+                try:
+                    if problem:
+                        raise DatasetFormatError(problem)
+                    yield prepare_row(row, reader, work.config)
+                except (DatasetFormatError, VideoDecodingError) as error:
+                    log.add(f"{shard.split} row {index} ({row['clip_id']}): {error}")
+
+
+def _count(columns: dict[str, list], features: datasets.Features) -> dict[str, Any]:
+    """Clips, frames, and clips of each class that occurs."""
+    labels = Counter(columns["label"])
+    frames = sum(end - start + 1 for start, end in zip(columns["start_frame"], columns["end_frame"], strict=True))
+    return {
+        "clips": labels.total(),
+        "frames": frames,
+        "without_label": labels[-1],
+        "classes": {name: labels[index] for index, name in enumerate(features["label"].names) if labels[index]},
+    }
+
+
+def _readme(manifest: dict[str, Any]) -> str:
+    name = manifest["source"].get("dataset", "clips")
+    extension = EXTENSIONS[manifest["settings"]["storage"]]
+    data_files = "".join(f"  - split: {split}\n    path: data/{split}-*.{extension}\n" for split in manifest["splits"])
+    table = "".join(
+        f"| {split} | {counts['clips']} | {counts['frames']} | {counts['without_label']} |\n"
+        for split, counts in manifest["splits"].items()
+    )
+    return f"""---
+license: other
+pretty_name: {json.dumps(f"{name}, prepared")}
+task_categories:
+- video-classification
+configs:
+- config_name: default
+  data_files:
+{data_files}---
+# {name}, prepared
+
+**Licensed data: keep it private.** These files are cut out of recordings of people that were handed out under an
+agreement. It allows neither this folder nor a part of it to be published or passed on; that holds for private
+repositories with other readers, too.
+
+| split | clips | frames | without label |
+| --- | --- | --- | --- |
+{table}
+```python
+rows = datasets.load_dataset("path/of/this/folder")        # or clipmg_hf.data.load_prepared(...)
+```
+
+`manifest.json` holds the settings, the source, the classes and the digest of every file.
+"""
+
+
+def _write_text(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+__all__ = ["MANIFEST_NAME", "PrepareConfig", "load_prepared", "prepare_dataset", "verify_dataset"]

@@ -1,0 +1,79 @@
+"""Any folder is told from its files, described, and loaded."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from clipmg_hf.cli import app
+from clipmg_hf.data import DatasetFormatError, describe_folder, load_clips
+from clipmg_hf.data.loading import detect_dataset
+from clipmg_hf.data.prepare import PrepareConfig, prepare_dataset
+from clipmg_hf.data.synthetic_layouts import write_layout
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """A folder of each data set, and the first one prepared."""
+    root = tmp_path_factory.mktemp("folders")
+    folders = {
+        name: write_layout(root / name, layout)
+        for name, layout in (("imigue", "oulu"), ("smg", "smg"), ("ma52", "ma52"))
+    }
+    rows = load_clips(folders["imigue"], cache_dir=root / "cache")
+    prepare_dataset(rows, root / "prepared", PrepareConfig(), source={"dataset": "imigue"}, show_progress=False)
+    return {**folders, "prepared": root / "prepared", "cache": root / "cache"}
+
+
+@pytest.mark.parametrize("name", ["imigue", "smg", "ma52", "prepared"])
+def test_each_folder_is_told_described_and_loaded(folders, name):
+    assert detect_dataset(folders[name]) == name
+    description = describe_folder(folders[name])
+    counts = {part.name: part.num_clips for part in description.parts if part.name != "all"}
+    assert counts == {"train": 20, "validation": 10, "test": 10}
+    rows = load_clips(folders[name], cache_dir=folders["cache"])
+    assert {split: len(part) for split, part in rows.items()} == counts
+
+
+def test_prepared_data_has_fixed_splits(folders):
+    with pytest.raises(ValueError, match=r"prepared data has fixed clips and splits; expected no protocol"):
+        load_clips(folders["prepared"], protocol="folds")
+
+
+def test_a_folder_of_nothing_says_what_was_expected(tmp_path):
+    with pytest.raises(
+        DatasetFormatError, match=r"no iMiGUE data found; expected folders named imigue_skeleton_train"
+    ):
+        describe_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["imigue", "prepared"])
+def test_the_command_prints_the_counts(folders, name):
+    result = CliRunner().invoke(app, ["data", str(folders[name])], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    assert "train" in result.stdout
+    assert "validation" in result.stdout
+    as_json = CliRunner().invoke(app, ["data", str(folders[name]), "--json"])
+    parts = json.loads(as_json.stdout)["parts"]
+    assert {part["name"]: part["num_clips"] for part in parts}["train"] == 20
+
+
+def test_the_command_writes_the_report(folders, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    result = CliRunner().invoke(
+        app, ["data", str(folders["prepared"]), "--report", str(tmp_path / "report"), "--quiet"]
+    )
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
+def test_the_command_lists_the_problems(tmp_path):
+    root = write_layout(tmp_path / "miga", "miga", rgb=False)
+    labels = next(root.rglob("0001_label.csv"))
+    labels.write_text("77,1,2\n3,b,5\n5,1,9\n")
+    result = CliRunner().invoke(app, ["data", str(root)])
+    assert result.exit_code == 1
+    assert "2 problems" in result.stderr
+    assert "class 77 is unknown" in result.stderr
+    skipped = CliRunner().invoke(app, ["data", str(root), "--skip", "--json"])
+    assert len(json.loads(skipped.stdout)["skipped"]) == 2
