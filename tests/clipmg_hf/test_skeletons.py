@@ -186,8 +186,8 @@ def test_hands_in_the_other_order_are_put_in_the_layouts(tmp_path):
 def test_hands_without_evidence_are_left_as_they_are(tmp_path):
     together = person(crossed=True)
     together[:, 4] = together[:, 7]
-    no_wrist, few = person(crossed=True), person(4, crossed=True)
-    no_wrist[:, 7] = 0
+    no_wrist, few = person(), person(4, crossed=True)
+    no_wrist[:, 4] = 0
     no_hands = person()
     no_hands[:, 95:] = 0
     for number, keypoints in enumerate((together, no_wrist, few, no_hands)):
@@ -421,12 +421,21 @@ def cache(tmp_path):
     return SkeletonCache(tmp_path / "cache")
 
 
+def record_reads(monkeypatch):
+    """The names of the light_hand files that are read from now on, in order."""
+    names, read = [], skeletons._READERS["light_hand_csv"]
+
+    def read_and_record(path):
+        names.append(path.name)
+        return read(path)
+
+    monkeypatch.setitem(skeletons._READERS, "light_hand_csv", read_and_record)
+    return names
+
+
 @pytest.fixture
 def reads(monkeypatch):
-    """The names of the light_hand files that were read, in order."""
-    names, read = [], skeletons._READERS["light_hand_csv"]
-    monkeypatch.setitem(skeletons._READERS, "light_hand_csv", lambda path: [names.append(path.name), read(path)][1])
-    return names
+    return record_reads(monkeypatch)
 
 
 def write_all_kinds(folder):
@@ -559,11 +568,19 @@ def test_all_problems_are_collected(tmp_path, cache, num_proc):
     assert len([*cache.folder.iterdir()]) == 5
 
 
-def test_a_full_disk_is_no_problem_of_a_file(tmp_path, cache, monkeypatch):
+def test_a_full_disk_is_no_problem_of_a_file_and_leaves_nothing(tmp_path, cache, monkeypatch):
     path = write_light(tmp_path / "0001.csv")
-    monkeypatch.setattr(skeletons.Path, "write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
+    write = skeletons.Path.write_bytes
+
+    def write_half(self, content):
+        write(self, content[: len(content) // 2])
+        assert self.suffix == ".partial"
+        raise OSError(28, "No space left")
+
+    monkeypatch.setattr(skeletons.Path, "write_bytes", write_half)
     with pytest.raises(OSError, match="No space left"):
         cache.convert([(path, "light_hand_csv")], show_progress=False)
+    assert [*cache.folder.iterdir()] == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes inherit the reader that hangs")
@@ -586,14 +603,13 @@ def test_a_killed_conversion_goes_on_where_it_stopped(tmp_path, cache, monkeypat
     with os.fdopen(reading_end, "rb", buffering=0) as pipe:
         for _ in range(num_proc):
             assert pipe.read(1) == b"x"
-        os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.join(30)
         assert process.exitcode == -signal.SIGKILL
         # The pipe ends when the last worker is gone, too.
         assert select.select([pipe], [], [], 30)[0] and pipe.read(1) == b""
 
-    names = []
-    monkeypatch.setitem(skeletons._READERS, "light_hand_csv", lambda path: [names.append(path.name), read(path)][1])
+    names = record_reads(monkeypatch)
     assert cache.convert(files, show_progress=False) == [None] * 8
     assert names == [f"{number}.csv" for number in range(4, 8)]
     for path, kind in files:

@@ -135,7 +135,9 @@ def test_a_layout_that_contradicts_itself(keypoints, edges, message):
 
 
 def test_get_layout_of_an_unknown_name_lists_the_names_and_the_closest_one():
-    with pytest.raises(ValueError, match=r"'imigue22'\. Did you mean 'imigue-22'\? Known: openpose-137, .*, kinect-25\.$"):
+    with pytest.raises(
+        ValueError, match=r"'imigue22'\. Did you mean 'imigue-22'\? Known: openpose-137, .*, kinect-25\.$"
+    ):
         get_layout("imigue22")
 
 
