@@ -2,8 +2,8 @@
 
 Command:  python hub_scripts/prepare_dataset.py --data_dir /data/imigue --output_dir prepared --num_proc 8
           python hub_scripts/prepare_dataset.py --output_dir prepared --verify
-Cost:     about 4 ms of processor time and 5 kB for a frame of 1280 x 720 at the defaults; a killed run goes on where
-          it stopped when the command is given again.
+Cost:     about 8 ms of processor time and 5 kB for a frame of 1280 x 720 at the defaults, with 137 keypoints; a
+          killed run goes on where it stopped when the command is given again.
 Expected: prepared/data/<split>-<n>-of-<m>.parquet, README.md and manifest.json; `--verify` decodes every video, and
           ends with status 1 and a list if anything is wrong.
 """

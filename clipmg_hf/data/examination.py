@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from clipmg_hf.data.discovery import shorten
 from clipmg_hf.data.problems import OnError, ProblemLog
-from clipmg_hf.data.skeletons import SkeletonCache, summarize_facts
+from clipmg_hf.data.skeletons import Facts, SkeletonCache, summarize_facts
 from clipmg_hf.data.source import CLIP_SCHEMA, DataSource
 
 
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A video and its skeleton may disagree by this many frames at the end; more is a problem (our choice).
 FRAME_TOLERANCE = 1
+# Keypoints are those of a larger video if most of them span more than this part of its width and height (our choice).
+MAX_EXTENT = 1.1
 # Below this many files the headers are read before anyone has seen a progress bar.
 MIN_FILES_FOR_PROGRESS = 200
 
@@ -142,7 +144,8 @@ def _examine_skeletons(
     kinds = source.videos["skeleton_kind"].to_pylist()
     places = [place for place, path in enumerate(paths) if path is not None]
     problems = cache.convert([(paths[p], kinds[p]) for p in places], num_proc, show_progress)
-    keep, facts = np.ones(len(rows), dtype=bool), {}
+    keep = np.ones(len(rows), dtype=bool)
+    facts: dict[str, Facts] = {}
     for place, problem in zip(places, problems, strict=True):
         if problem is not None:
             log.problems += problem.problems
@@ -150,12 +153,28 @@ def _examine_skeletons(
             continue
         facts[source.videos["video_id"][place].as_py()] = cache.facts(paths[place], kinds[place])
         rows[place] = cache.num_frames(paths[place], kinds[place])
+    log.problems += _find_rescaled(source, facts)
     empty = [source.videos["video_id"][int(place)].as_py() for place in np.flatnonzero(rows == 0)]
     findings = [*source.findings, *summarize_facts(facts)]
     if empty:
         findings.append(f"skeletons without a row: {shorten(empty)}; their clips have no keypoints.")
     source = dataclasses.replace(source, findings=tuple(findings)).select_videos(keep)
     return source, rows[keep]
+
+
+def _find_rescaled(source: DataSource, facts: dict[str, Facts]) -> list[str]:
+    """Name the videos whose frames are much smaller than what their keypoints span."""
+    problems = []
+    names = ("video_id", "video", "width", "height")
+    for video_id, path, *size in zip(*(source.videos[name].to_pylist() for name in names), strict=True):
+        extent = facts.get(video_id, {}).get("extent")
+        if path is None or extent is None or not (np.array(extent) > MAX_EXTENT * np.array(size)).all():
+            continue
+        problems.append(
+            f"{path}: its frames have {size[0]} x {size[1]} pixels, but 95 % of the keypoints span {extent[0]:g} x "
+            f"{extent[1]:g}; expected the video that the skeletons were made from, not a smaller copy."
+        )
+    return problems
 
 
 def _check_intervals(

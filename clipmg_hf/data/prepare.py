@@ -400,8 +400,8 @@ configs:
 # {name}, prepared
 
 **Licensed data: keep it private.** These files are cut out of recordings of people that were handed out under an
-agreement. It allows neither this folder nor a part of it to be published or passed on; that holds for private
-repositories with other readers, too.
+agreement. They may not be published or passed on, neither whole nor in part. A private repository that others can read
+passes them on, too.
 
 | split | clips | frames | without label |
 | --- | --- | --- | --- |

@@ -16,12 +16,14 @@ class DatasetFormatError(ValueError):
     Args:
         problems (`str` or `list[str]`): One message for each problem, naming file, row, value and what was expected.
         where (`str`, *optional*): The folder or file that they were found in.
+        can_skip (`bool`, defaults to `False`): Whether `on_error="skip"` leaves out what they concern.
     """
 
-    def __init__(self, problems: str | list[str], where: str | None = None):
+    def __init__(self, problems: str | list[str], where: str | None = None, can_skip: bool = False):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         self.where = where
-        super().__init__(self.problems, where)
+        self.can_skip = can_skip
+        super().__init__(self.problems, where, can_skip)
 
     def __str__(self) -> str:
         if self.where is None and len(self.problems) == 1:
@@ -30,7 +32,8 @@ class DatasetFormatError(ValueError):
         shown = [f"  - {problem}" for problem in self.problems[:MAX_SHOWN]]
         if len(self.problems) > MAX_SHOWN:
             shown.append(f"  ... and {len(self.problems) - MAX_SHOWN} more")
-        return "\n".join([f"{self.where or 'data set'}: {count} (on_error='skip' leaves them out):", *shown])
+        hint = " (on_error='skip' leaves out what they concern)" if self.can_skip else ""
+        return "\n".join([f"{self.where or 'data set'}: {count}{hint}:", *shown])
 
 
 class ProblemLog:
@@ -67,7 +70,7 @@ class ProblemLog:
     def raise_if_any(self) -> None:
         """Raise everything that was recorded, unless it is to be skipped."""
         if self.problems and self.on_error == "raise":
-            raise DatasetFormatError(self.problems, self.where)
+            raise DatasetFormatError(self.problems, self.where, can_skip=True)
 
 
 __all__ = ["DatasetFormatError", "OnError", "ProblemLog"]

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from clipmg_hf import html_page
 from clipmg_hf.data.statistics import (
     LONG_CLIP,
     DataStatistics,
@@ -36,6 +37,7 @@ from clipmg_hf.data.statistics import (
     ratio,
     small_columns,
 )
+from clipmg_hf.html_page import UNKNOWN, number, percent, plural
 from clipmg_hf.processing import KeypointLayout, VideoDecodingError, VideoReader, get_layout
 
 
@@ -76,7 +78,6 @@ _GROUP_COLORS = (*CURVE_COLORS, "#b7791f", "#d53f8c", "#38a3c7", "#6b8e23")
 # Names in the data may hold dollar signs, which are no formulas.
 _STYLE = {**PLOT_STYLE, "text.parse_math": False, "figure.constrained_layout.h_pad": 0.09}
 _MAX_POINTS_PER_COLUMN = 42
-_UNKNOWN = "-"
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ def _plot_class_counts(statistics: DataStatistics, path: Path) -> None:
         panels[0].set_xlim(0.7, 10 ** (1.25 * math.log10(max(largest, 10)) + 0.2))
         for axes, (name, split) in zip(panels, statistics.splits.items(), strict=True):
             _plot_counts(axes, split, [colors[group] for group in groups])
-            axes.set_title(f"{shorten(name, 16)}: {_plural(split.num_clips, 'clip')}", loc="left", fontsize=9)
+            axes.set_title(f"{shorten(name, 16)}: {plural(split.num_clips, 'clip')}", loc="left", fontsize=9)
         panels[0].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         panels[0].set_yticks(range(len(names)), labels, fontsize=8)
         panels[0].set_ylim(len(names) - 0.4, -0.6)
@@ -335,7 +336,7 @@ def _plot_clip_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
         for axes, (name, values), color in zip(panels, lengths.items(), itertools.cycle(CURVE_COLORS), strict=False):
             axes.hist(values, bins=edges, color=color, alpha=0.8)
             _mark_quantiles(axes, quantiles(values))
-            axes.set_title(f"{shorten(name, 40)}: {_plural(len(values), 'clip')}", loc="left", fontsize=9)
+            axes.set_title(f"{shorten(name, 40)}: {plural(len(values), 'clip')}", loc="left", fontsize=9)
             axes.set_ylabel("clips")
             axes.grid(axis="y", color=_LINES, linewidth=0.8)
             axes.set_axisbelow(True)
@@ -428,162 +429,77 @@ def _save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, dpi=150)
 
 
-_CSS = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 70rem; padding: 2rem 1.5rem 4rem; background: #fff; color: #1c1e24;
-  font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
-h1 { font-size: 1.9rem; line-height: 1.2; margin: 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.8rem 0 .8rem; }
-.facts { color: #5d626c; margin: .4rem 0 0; }
-.notes { background: #fff8e6; border-left: 4px solid #dd9b20; padding: .7rem 1.2rem; margin: 1.6rem 0 0; }
-.notes h2 { font-size: 1rem; margin: 0; }
-.notes ul { margin: .3rem 0 0; padding-left: 1.2rem; overflow-wrap: anywhere; }
-figure { margin: 0 0 1.6rem; }
-img { max-width: 100%; height: auto; display: block; }
-figcaption { color: #5d626c; font-size: .9rem; overflow-wrap: anywhere; }
-.strip { border: 1px solid #e1e4e8; border-radius: 6px; padding: .4rem; }
-.strip figcaption { padding: .3rem .6rem; }
-.unreadable { background: #fdf0f0; border-left: 4px solid #c53030; margin: .4rem .6rem .6rem; padding: .6rem 1rem;
-  overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #5d626c; font-size: .9rem; padding-bottom: .4rem; }
-th, td { padding: .28rem .8rem; border-bottom: 1px solid #e6e8ec; text-align: right; vertical-align: top; }
-thead th { border-bottom: 2px solid #b9bec7; white-space: nowrap; }
-th:first-child, td.text, th.text { text-align: left; }
-tbody th { font-weight: 500; }
-tbody tr:hover { background: #f6f7f9; }
-summary { cursor: pointer; color: #2b6cb0; margin: .4rem 0 .8rem; }
-@media print { details > * { display: block; } }
-"""
-
-
 def _page(title: str, notes: Sequence[str], statistics: DataStatistics, strips: Sequence[_Strip]) -> str:
     sections = [
         _heading(title, statistics),
-        _notes(notes),
-        _section("Splits", _summary_table(statistics), _shared_sentences(statistics)),
-        _section("Classes", _class_figure(statistics), _group_table(statistics), _class_table(statistics)),
-        _section("Clip lengths", _length_figure(statistics)),
-        _section("Keypoints", *_keypoint_parts(statistics)),
-        _section("Sample clips", *(_strip_figure(strip) for strip in strips)) if strips else "",
+        html_page.notes("Notes of the loader", notes),
+        html_page.section("Splits", _summary_table(statistics), _shared_sentences(statistics)),
+        html_page.section("Classes", _class_figure(statistics), _group_table(statistics), _class_table(statistics)),
+        html_page.section("Clip lengths", _length_figure(statistics)),
+        html_page.section("Keypoints", *_keypoint_parts(statistics)),
+        html_page.section("Sample clips", *(_strip_figure(strip) for strip in strips)) if strips else "",
     ]
-    body = "\n".join(section for section in sections if section)
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
-    )
+    return html_page.page(title, sections)
 
 
 def _heading(title: str, statistics: DataStatistics) -> str:
     splits = statistics.splits.values()
     facts = [
-        _plural(sum(split.num_clips for split in splits), "clip"),
-        _plural(len(splits), "split"),
+        plural(sum(split.num_clips for split in splits), "clip"),
+        plural(len(splits), "split"),
         f"{len(statistics.class_groups)} classes",
         f"keypoints {statistics.keypoint_layout}" if statistics.keypoint_layout else "no keypoints",
     ]
-    return f'<header>\n<h1>{escape(title)}</h1>\n<p class="facts">{escape(" · ".join(facts))}</p>\n</header>'
-
-
-def _notes(notes: Sequence[str]) -> str:
-    if not notes:
-        return ""
-    items = "\n".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<section class="notes">\n<h2>Notes of the loader</h2>\n<ul>\n{items}\n</ul>\n</section>'
-
-
-def _section(heading: str, *parts: str) -> str:
-    return "\n".join(["<section>", f"<h2>{escape(heading)}</h2>", *(part for part in parts if part), "</section>"])
-
-
-def _figure(file: str, alt: str, caption: str) -> str:
-    return f"<figure>\n{_image(file, alt)}\n<figcaption>{escape(caption)}</figcaption>\n</figure>"
-
-
-def _image(file: str, alt: str) -> str:
-    return f'<img src="{escape(file)}" alt="{escape(alt)}">'
-
-
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[str]], num_text_columns: int = 1) -> str:
-    """A table whose first column names the rows; the first `num_text_columns` hold text, the others numbers."""
-
-    def css(column: int) -> str:
-        return ' class="text"' if 0 < column < num_text_columns else ""
-
-    lines = ['<div class="scroll">\n<table>', f"<caption>{escape(caption)}</caption>", "<thead>\n<tr>"]
-    lines += [f'<th scope="col"{css(column)}>{escape(name)}</th>' for column, name in enumerate(header)]
-    lines.append("</tr>\n</thead>\n<tbody>")
-    for first, *others in rows:
-        cells = "".join(f"<td{css(column)}>{escape(cell)}</td>" for column, cell in enumerate(others, start=1))
-        lines.append(f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>')
-    return "\n".join([*lines, "</tbody>\n</table>\n</div>"])
-
-
-def _details(summary: str, content: str) -> str:
-    return f"<details>\n<summary>{escape(summary)}</summary>\n{content}\n</details>"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _number(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
-
-
-def _percent(share: float | None) -> str:
-    return _UNKNOWN if share is None else f"{100 * share:.1f} %"
+    return html_page.heading(title, facts)
 
 
 def _absent(split: SplitStatistics) -> str:
-    return _UNKNOWN if split.absent_classes is None else f"{len(split.absent_classes)}"
+    return UNKNOWN if split.absent_classes is None else f"{len(split.absent_classes)}"
 
 
 def _empty_frames(split: SplitStatistics) -> str:
     count = split.num_frames_without_points
     share = ratio(count, split.num_frames_with_keypoints)
-    return _UNKNOWN if share is None else f"{count:,} ({_percent(share)})"
+    return UNKNOWN if share is None else f"{count:,} ({percent(share)})"
 
 
 _SUMMARY: dict[str, Callable[[SplitStatistics], str]] = {
-    "Clips": lambda split: _number(split.num_clips),
-    "Videos": lambda split: _number(split.num_videos),
-    "Subjects": lambda split: _number(split.num_subjects),
-    "Frames of all clips": lambda split: _number(split.num_frames),
-    "Shortest clip, frames": lambda split: _number(split.length_min),
-    "Median clip": lambda split: _number(split.length_median),
-    "Mean clip": lambda split: _number(split.length_mean),
-    "90 % of the clips up to": lambda split: _number(split.length_90th_percentile),
-    "Longest clip": lambda split: _number(split.length_max),
-    f"Clips of more than {LONG_CLIP} frames": lambda split: _percent(split.share_longer_than_90),
-    "Clips that overlap another of their video": lambda split: _percent(split.share_overlapping),
-    "Largest class over smallest": lambda split: _number(split.imbalance),
+    "Clips": lambda split: number(split.num_clips),
+    "Videos": lambda split: number(split.num_videos),
+    "Subjects": lambda split: number(split.num_subjects),
+    "Frames of all clips": lambda split: number(split.num_frames),
+    "Shortest clip, frames": lambda split: number(split.length_min),
+    "Median clip": lambda split: number(split.length_median),
+    "Mean clip": lambda split: number(split.length_mean),
+    "90 % of the clips up to": lambda split: number(split.length_90th_percentile),
+    "Longest clip": lambda split: number(split.length_max),
+    f"Clips of more than {LONG_CLIP} frames": lambda split: percent(split.share_longer_than_90),
+    "Clips that overlap another of their video": lambda split: percent(split.share_overlapping),
+    "Largest class over smallest": lambda split: number(split.imbalance),
     "Classes absent": _absent,
-    "Clips without a label": lambda split: _number(split.num_without_label),
-    "Clips without a video": lambda split: _number(split.num_without_video),
-    "Clips without keypoints": lambda split: _number(split.num_without_keypoints),
+    "Clips without a label": lambda split: number(split.num_without_label),
+    "Clips without a video": lambda split: number(split.num_without_video),
+    "Clips without keypoints": lambda split: number(split.num_without_keypoints),
     "Frames without any point": _empty_frames,
-    "Points outside the frame": lambda split: _percent(split.share_outside_frame),
+    "Points outside the frame": lambda split: percent(split.share_outside_frame),
 }
 
 
 def _summary_table(statistics: DataStatistics) -> str:
     rows = ([name, *(text_of(split) for split in statistics.splits.values())] for name, text_of in _SUMMARY.items())
-    return _table("What each split holds; - where the data does not tell.", ["", *statistics.splits], rows)
+    return html_page.table("What each split holds; - where the data does not tell.", ["", *statistics.splits], rows)
 
 
 def _shared_sentences(statistics: DataStatistics) -> str:
     shared = {"video": statistics.shared_videos, "subject": statistics.shared_subjects}
-    facts = [f"{pair} share {_plural(count, noun)}" for noun, pairs in shared.items() for pair, count in pairs.items()]
+    facts = [f"{pair} share {plural(count, noun)}" for noun, pairs in shared.items() for pair, count in pairs.items()]
     return f"<p>{escape('; '.join(facts))}.</p>" if facts else ""
 
 
 def _group_table(statistics: DataStatistics) -> str:
     names = next(iter(statistics.splits.values())).group_counts
     rows = ([name, *(f"{split.group_counts[name]:,}" for split in statistics.splits.values())] for name in names)
-    return _table("Clips of each group.", ["Group", *statistics.splits], rows)
+    return html_page.table("Clips of each group.", ["Group", *statistics.splits], rows)
 
 
 def _class_table(statistics: DataStatistics) -> str:
@@ -591,13 +507,15 @@ def _class_table(statistics: DataStatistics) -> str:
         [
             f"{index}",
             name,
-            group or _UNKNOWN,
+            group or UNKNOWN,
             *(f"{split.class_counts[name]:,}" for split in statistics.splits.values()),
         ]
         for index, (name, group) in enumerate(statistics.class_groups.items())
     )
     header = ["Id", "Class", "Group", *statistics.splits]
-    return _details("Table of the classes", _table("Clips of each class.", header, rows, num_text_columns=3))
+    return html_page.details(
+        "Table of the classes", html_page.table("Clips of each class.", header, rows, num_text_columns=3)
+    )
 
 
 def _class_figure(statistics: DataStatistics) -> str:
@@ -609,17 +527,17 @@ def _class_figure(statistics: DataStatistics) -> str:
             largest = max(split.class_counts, key=lambda label: split.class_counts[label])
             facts.append(f"{name}: most of {largest} ({split.class_counts[largest]:,}), {_absent(split)} absent")
     alt = f"Bars: clips of each class and split on a logarithmic axis. {'; '.join(facts)}."
-    return _figure("class_counts.png", alt, "Clips of each class, coloured by group. Logarithmic axis.")
+    return html_page.figure("class_counts.png", alt, "Clips of each class, coloured by group. Logarithmic axis.")
 
 
 def _length_figure(statistics: DataStatistics) -> str:
     facts = (
-        f"{name}: median {_number(split.length_median)}, 90 % up to {_number(split.length_90th_percentile)} frames"
+        f"{name}: median {number(split.length_median)}, 90 % up to {number(split.length_90th_percentile)} frames"
         for name, split in statistics.splits.items()
     )
     alt = f"Histograms of the clip lengths of each split on a logarithmic axis. {'; '.join(facts)}."
     caption = "Frames of a clip, with the median (line) and the 90th percentile (dashed). Logarithmic axis."
-    return _figure("clip_lengths.png", alt, caption)
+    return html_page.figure("clip_lengths.png", alt, caption)
 
 
 def _keypoint_parts(statistics: DataStatistics) -> Iterator[str]:
@@ -628,34 +546,34 @@ def _keypoint_parts(statistics: DataStatistics) -> Iterator[str]:
         return
     splits = {name: split for name, split in statistics.splits.items() if split.missing_rates}
     means = "; ".join(
-        f"{name}: {_percent(float(np.mean(list((split.missing_rates or {}).values()))))} on average"
+        f"{name}: {percent(float(np.mean(list((split.missing_rates or {}).values()))))} on average"
         for name, split in splits.items()
     )
     alt = f"Bars: share of the frames in which each point is missing, by split. {means}."
     caption = f"Share of the frames in which a point of {statistics.keypoint_layout} is missing."
-    yield _figure("missing_keypoints.png", alt, caption)
+    yield html_page.figure("missing_keypoints.png", alt, caption)
     columns = [f"{name}, {value}" for value in ("missing", "confidence") for name in splits]
     rows = (
         [
             point.replace("_", " "),
-            *(_percent((split.missing_rates or {})[point]) for split in splits.values()),
+            *(percent((split.missing_rates or {})[point]) for split in splits.values()),
             *(_confidence((split.mean_confidences or {})[point]) for split in splits.values()),
         ]
         for point in get_layout(statistics.keypoint_layout).keypoints
     )
-    table = _table("Missing rate, and mean confidence where the point is there.", ["Point", *columns], rows)
-    yield _details("Table of the points", table)
+    table = html_page.table("Missing rate, and mean confidence where the point is there.", ["Point", *columns], rows)
+    yield html_page.details("Table of the points", table)
 
 
 def _confidence(value: float | None) -> str:
-    return _UNKNOWN if value is None else f"{value:.2f}"
+    return UNKNOWN if value is None else f"{value:.2f}"
 
 
 def _strip_figure(strip: _Strip) -> str:
     """The picture, which shows label and clip; or these in words, with the error."""
     if strip.file is not None:
         alt = f"Frames with skeletons of the clip {strip.details}: {strip.label}."
-        return f'<figure class="strip">{_image(strip.file, alt)}</figure>'
+        return f'<figure class="strip">{html_page.image(strip.file, alt)}</figure>'
     return (
         f'<figure class="strip">\n<figcaption><strong>{escape(strip.label)}</strong><br>{escape(strip.details)}'
         f'</figcaption>\n<p class="unreadable">{escape(strip.error or "")}</p>\n</figure>'

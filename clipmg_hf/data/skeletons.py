@@ -49,7 +49,7 @@ Facts: TypeAlias = dict[str, Any]
 T = TypeVar("T")
 
 # Change it when a reader changes what it returns: entries of another version are converted again.
-READER_VERSION = 1
+READER_VERSION = 2
 CACHE_FOLDER = "clipmg_skeletons"
 # A conversion takes seconds: what is older was left behind by a process that was killed.
 ABANDONED_AFTER = 3600  # seconds
@@ -185,9 +185,13 @@ def _openpose_skeleton(table: _Table, kind: str, more_facts: Facts) -> Skeleton:
 
 
 def _count_points(keypoints: np.ndarray) -> Facts:
+    valid = valid_keypoints(keypoints)
+    points = keypoints[valid, :2]
     return {
-        "rows_without_person": int((~valid_keypoints(keypoints).any(axis=1)).sum()),
+        "rows_without_person": int((~valid.any(axis=1)).sum()),
         "points_with_confidence_above_1": int((keypoints[..., 2] > 1).sum()),
+        # 95 % of the points do not lie further right, or further down: tells pixels of a rescaled video.
+        "extent": np.quantile(points, 0.95, axis=0).round(1).tolist() if len(points) else None,
     }
 
 
@@ -271,7 +275,7 @@ def _read_smg_csv(path: Path) -> Skeleton:
         "pixels": source,
         "confidence": "position",
         "joints_without_position": int((~is_there).sum()),
-        "rows_without_person": int((~is_there.any(axis=1)).sum()),
+        **_count_points(keypoints),
     }
     return Skeleton(keypoints, layout.name, facts)
 

@@ -1,6 +1,7 @@
 """iMiGUE is read from every layout it is handed out in, and what cannot be read is named, all of it at once."""
 
 import csv
+import dataclasses
 import shutil
 import zipfile
 from pathlib import Path
@@ -401,6 +402,18 @@ def test_what_is_no_data_set_is_told_from_it(tmp_path, packs):
     with pytest.raises(DatasetFormatError, match=r"4 videos with RGB, but no labels"):
         shutil.copytree(packs("oulu"), tmp_path / "rgb", ignore=shutil.ignore_patterns("Label", "mg_skeleton_only"))
         load_imigue(tmp_path / "rgb")
+
+
+def test_a_smaller_copy_of_a_video_is_told_by_its_keypoints(copy, cache):
+    root = copy("miga")
+    small = write_layout(
+        root.parent / "small", "miga", dataclasses.replace(default_config("miga"), width=80, height=44)
+    )
+    shutil.copy(next(small.rglob("0001.mp4")), next(root.rglob("0001.mp4")))
+    with pytest.raises(
+        DatasetFormatError, match=r"0001\.mp4: its frames have 80 x 44 pixels, but 95 % of the keypoints"
+    ):
+        load_imigue(root, cache_dir=cache)
 
 
 def test_raw_classes_become_canonical_labels():

@@ -156,9 +156,6 @@ def digests(folder):
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-# Cutting.
-
-
 @pytest.mark.parametrize("codec", ["h264", "mjpeg"])
 @pytest.mark.parametrize(("start", "end"), [(0, 0), (1, 34), (17, 39)])
 def test_the_stored_frames_are_those_of_the_interval(videos, tmp_path, codec, start, end):
@@ -266,9 +263,6 @@ def test_a_keypoint_on_a_spot_stays_on_it(tmp_path, codec):
         np.testing.assert_allclose(found, (px, py), atol=0.1)
 
 
-# The person's crop.
-
-
 @pytest.mark.parametrize("layout", ["openpose-137", "imigue-22", "imigue-36"])
 def test_the_processors_square_shows_the_same_in_prepared_frames(layout):
     generator = np.random.default_rng(0)
@@ -297,8 +291,6 @@ def test_without_keypoints_the_whole_frame_is_kept(videos, tmp_path):
     assert row["crop"] == [0, 0, WIDTH, HEIGHT]
     assert not row["keypoints"].any()
 
-
-# Loading.
 
 # Runs where neither `clipmg_hf` nor torchcodec can be imported.
 _PLAIN = """
@@ -454,9 +446,6 @@ def test_tar_members_tell_no_time_and_no_owner(prepared):
     }
 
 
-# Manifest, README and checks.
-
-
 @pytest.mark.parametrize("storage", STORAGES)
 def test_the_manifest_describes_the_folder(prepared, storage):
     folder = prepared[storage]
@@ -532,9 +521,6 @@ def test_an_unfinished_folder_is_named(tmp_path):
     assert "manifest.json: no such file" in problem
     with pytest.raises(DatasetFormatError, match=r"manifest\.json: no such file"):
         load_prepared(tmp_path)
-
-
-# Interruptions.
 
 
 def _run_and_die(rows, folder, config, event, count):
@@ -614,9 +600,6 @@ def test_a_finished_folder_stays_as_it_is_and_lost_shards_come_back(prepared, ro
     prepare_dataset(rows, folder, PrepareConfig(**SMALL), source=SOURCE, show_progress=False)
     assert digests(folder) == digests(prepared["parquet"])
     assert {path: path.stat().st_ino for path in kept} == kept
-
-
-# What is refused.
 
 
 def test_a_folder_of_another_run_is_refused(prepared, rows, tmp_path):
@@ -750,9 +733,6 @@ def test_prepared_rows_are_not_prepared_again(prepared, tmp_path):
 def test_settings_are_checked(values, message):
     with pytest.raises(ValueError, match=message):
         PrepareConfig(**values)
-
-
-# The script.
 
 
 @pytest.fixture
