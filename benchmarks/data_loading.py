@@ -2,7 +2,7 @@
 
     python -m benchmarks.data_loading
 
-Takes about 5 minutes on 2 cores, most of them for repetitions, and writes `benchmarks/results/data_loading.json` and
+Takes 2.5 minutes on 2 cores, and writes `benchmarks/results/data_loading.json` and
 `.md`. The clips are 60 frames of synthetic 1280 x 720 videos with a key frame every 250 frames, read as 8 frames of
 224 x 224 with 137 keypoints. The limit beside each form is PyAV decoding the same bytes in as many workers, from the
 key frame before the clip to the clip's end, and doing nothing with the frames. [`ClipDataset`] may beat it: it skips
