@@ -12,7 +12,6 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
-import datasets
 from transformers import HfArgumentParser
 
 from clipmg_hf.data.loading import LOADERS
@@ -50,22 +49,15 @@ def run(args: PrepareArguments, config: PrepareConfig) -> int:
     split = {"protocol": args.protocol, "validation": args.validation, "seed": args.seed}
     load = LOADERS[args.dataset]
     rows = load(args.data_dir, num_proc=args.num_proc, personal_data=config.keep_personal_columns, **split)
-    source = {"dataset": args.dataset, **split, **describe_rows(rows)}
+    # It names the digest of all files, which does not change when the folder moves.
+    description = next(iter(rows.values())).info.description.splitlines()
+    source = {"dataset": args.dataset, **split, "description": description}
     manifest = prepare_dataset(rows, args.output_dir, config, args.num_proc, source)
     for name, counts in manifest["splits"].items():
         print(f"{name}: {counts['clips']:,} clips, {counts['frames']:,} frames")
     print(f"{args.output_dir}: {sum(entry['bytes'] for entry in manifest['files'].values()):,} bytes")
     print(LICENCE_REMINDER)
     return 0
-
-
-def describe_rows(rows: datasets.DatasetDict) -> dict[str, Any]:
-    """What the loader found, and the fingerprint of each split, which changes with the files."""
-    first = next(iter(rows.values()))
-    return {
-        "description": first.info.description.splitlines(),
-        "fingerprints": {split: dataset._fingerprint for split, dataset in rows.items()},
-    }
 
 
 def main() -> None:

@@ -4,7 +4,9 @@
 (`clipmg_hf.data.prepare`) are what is left of them.
 """
 
+import dataclasses
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -19,10 +21,18 @@ import pyarrow.compute as pc
 from clipmg_hf.data.examination import examine
 from clipmg_hf.data.problems import DatasetFormatError, OnError
 from clipmg_hf.data.schema import EMOTIONS, HIDDEN_LABEL, clip_features, keypoint_features
-from clipmg_hf.data.skeletons import SkeletonCache
+from clipmg_hf.data.skeletons import READER_VERSION, SkeletonCache
 from clipmg_hf.data.source import PARTS, DataSource, fingerprint
 from clipmg_hf.data.splits import SplitSettings, assign_splits
 from clipmg_hf.processing import valid_keypoints
+
+
+logger = logging.getLogger(__name__)
+
+# Change it when rows of the same files change: `datasets` would serve those it has.
+BUILDER_VERSION = 1
+# Videos with few clips share a table: a record batch for each row would cost more than the row.
+MIN_ROWS_PER_TABLE = 128
 
 
 @dataclass
@@ -74,7 +84,7 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             raise DatasetFormatError(f"{type(self).__name__}: no data_dir; expected the folder of the data set.")
         on_error: OnError = kwargs.get("on_error") or "raise"
         self.source = self.find(str(data_dir), on_error, kwargs.get("skeleton") or "auto")
-        kwargs["fingerprint"] = fingerprint(self.source)
+        kwargs["fingerprint"] = fingerprint(self.source, f"{BUILDER_VERSION} {READER_VERSION}")
         super().__init__(cache_dir, data_dir=str(Path(data_dir).resolve()), **kwargs)
         self.settings = self._settings()
 
@@ -107,50 +117,73 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         cache = SkeletonCache(Path(self._cache_dir_root) / "clipmg_skeletons")
         source = examine(self.source, cache, self.config.on_error, self.num_proc)
+        if source.skipped:
+            logger.warning("%s: left out, %s", source.root, DatasetFormatError(list(source.skipped)))
         if self.config.name in ("online", "emotion"):
             source = _keep_whole_videos(source)
         if self.config.name == "emotion":
             source = _keep_known_emotions(source)
-        self.source = source
         assignment = assign_splits(source, self.settings, self.train_subjects)
-        self.info.description += f"\nSplits: {json.dumps(assignment.record)}"
-        for note in (*source.findings, *source.missing, *(f"skipped: {problem}" for problem in source.skipped)):
-            self.info.description += f"\n{note}"
+        self.info.description = "\n".join(
+            [
+                f"{source.name}, {source.layout}.",
+                f"Files: {self.config.fingerprint}",
+                f"Splits: {json.dumps(assignment.record)}",
+                *source.findings,
+                *source.missing,
+                *(f"skipped: {problem}" for problem in source.skipped),
+            ]
+        )
         generators = []
         with_clips = np.bincount(source.video_indices, minlength=len(source.videos)) > 0
         for split in PARTS:
             rows = np.flatnonzero((assignment.split_of_video == split) & (with_clips | (self.config.name == "online")))
             if len(rows):
-                kwargs = {"rows": rows.tolist(), "cache": cache}
+                kwargs = {"rows": rows.tolist(), "source": source, "cache": cache}
                 generators.append(datasets.SplitGenerator(split, gen_kwargs=kwargs))
         if not generators:
             raise DatasetFormatError(f"{source.root}: no clip is left; expected at least one.")
         return generators
 
-    def _generate_tables(self, rows: list[int], cache: SkeletonCache) -> Iterator[tuple[int, pa.Table]]:
+    def _generate_tables(
+        self, rows: list[int], source: DataSource, cache: SkeletonCache
+    ) -> Iterator[tuple[int, pa.Table]]:
         make = {"online": online_table, "emotion": emotion_table}.get(self.config.name, clip_table)
-        firsts = np.searchsorted(self.source.video_indices, np.arange(len(self.source.videos) + 1))
+        schema = self.info.features.arrow_schema
+        firsts = np.searchsorted(source.video_indices, np.arange(len(source.videos) + 1))
+        tables: list[pa.Table] = []
         for row in rows:
-            clips = self.source.clips.slice(firsts[row], firsts[row + 1] - firsts[row])
-            video = {name: self.source.videos[name][row].as_py() for name in self.source.videos.column_names}
+            clips = source.clips.slice(firsts[row], firsts[row + 1] - firsts[row])
+            video = {name: source.videos[name][row].as_py() for name in source.videos.column_names}
             keypoints = None
             if video["skeleton"] is not None:
                 keypoints = cache.load(video["skeleton"], video["skeleton_kind"]).keypoints
                 keypoints = keypoints if len(keypoints) else None
-            yield row, make(self.source, video, clips, keypoints, self.info.features)
+            tables.append(make(source, video, clips, keypoints, schema))
+            if sum(map(len, tables)) >= MIN_ROWS_PER_TABLE or row == rows[-1]:
+                yield row, pa.concat_tables(tables).combine_chunks()
+                tables = []
 
 
 def _keep_whole_videos(source: DataSource) -> DataSource:
-    """Keep what can be shown as a whole; a `DatasetFormatError` when the videos are cut to clips."""
-    cut = source.clips.filter(
-        pc.and_(pc.is_valid(source.clips["video"]), pc.greater(source.clips["video_start_frame"], 0))
-    )
-    if len(cut):
+    """Keep the videos that can be shown as a whole: with an untrimmed file, or by their keypoints alone.
+
+    Raises:
+        DatasetFormatError: None can.
+    """
+    whole = pc.is_valid(source.videos["video"]).to_numpy(zero_copy_only=False)
+    keep = whole | pc.is_valid(source.videos["skeleton"]).to_numpy(zero_copy_only=False)
+    if not keep.any():
         raise DatasetFormatError(
-            f"{source.root}: {len(cut)} clips have files of their own, such as {cut['video'][0].as_py()}; expected "
-            "untrimmed videos."
+            f"{source.root}: every clip has a file of its own, such as {source.clips['video'][0].as_py()}, and there "
+            "are no skeletons; expected untrimmed videos or skeletons."
         )
-    return source
+    notes = []
+    if (trimmed := int((keep & ~whole).sum())) and pc.any(pc.is_valid(source.clips["video"])).as_py():
+        notes.append(f"{trimmed} videos have no untrimmed file: they are there as keypoints alone.")
+    if not keep.all():
+        notes.append(f"{int((~keep).sum())} videos have neither an untrimmed file nor a skeleton and are left out.")
+    return dataclasses.replace(source.select_videos(keep), missing=(*source.missing, *notes))
 
 
 def _keep_known_emotions(source: DataSource) -> DataSource:
@@ -162,16 +195,12 @@ def _keep_known_emotions(source: DataSource) -> DataSource:
     return source.select_videos(known)
 
 
-def _constant(value: Any, size: int, feature: Any) -> pa.Array:
-    return pa.array([value] * size, datasets.Features({"x": feature}).arrow_schema.field("x").type)
-
-
 def clip_table(
     source: DataSource,
     video: dict[str, Any],
     clips: pa.Table,
     keypoints: np.ndarray | None,
-    features: datasets.Features,
+    schema: pa.Schema,
 ) -> pa.Table:
     """Rows of the clips of one video, see `clipmg_hf.data.schema`.
 
@@ -180,7 +209,7 @@ def clip_table(
         video (`dict`): Row of `source.videos`.
         clips (`pyarrow.Table`): Rows of `source.clips`.
         keypoints (`numpy.ndarray` or `None`): float32 (N, K, 3) of the whole video.
-        features (`datasets.Features`): Names, order and types of the columns.
+        schema (`pyarrow.Schema`): Names, order and types of the columns.
     """
     labels = clips["label"].to_numpy()
     group_of_label = np.array([source.group_names.index(name) for name in source.label_groups] + [HIDDEN_LABEL])
@@ -192,11 +221,11 @@ def clip_table(
     columns["label"] = pa.array(labels, pa.int64())
     columns["group"] = pa.array(group_of_label[labels], pa.int64())
     for name in ("fps", "subject", "emotion", "gender", "nationality", "width", "height"):
-        if name in features:
-            columns[name] = _constant(video[name], size, features[name])
+        if name in schema.names:
+            columns[name] = pa.array([video[name]] * size, schema.field(name).type)
     starts, ends = clips["start_frame"].to_numpy(), clips["end_frame"].to_numpy() + 1
-    columns |= keypoint_columns(keypoints, list(zip(starts, ends, strict=True)), source.keypoint_layout, features)
-    return pa.Table.from_arrays([columns[name] for name in features], schema=features.arrow_schema)
+    columns |= keypoint_columns(keypoints, list(zip(starts, ends, strict=True)), source.keypoint_layout, schema)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def online_table(
@@ -204,7 +233,7 @@ def online_table(
     video: dict[str, Any],
     clips: pa.Table,
     keypoints: np.ndarray | None,
-    features: datasets.Features,
+    schema: pa.Schema,
 ) -> pa.Table:
     """The row of one untrimmed video with its timeline; arguments as in [`clip_table`]."""
     labels = clips["label"].to_pylist()
@@ -217,11 +246,11 @@ def online_table(
     ]
     num_frames = _length(video, keypoints)
     values = {**video, "num_frames": num_frames, "segments": segments}
-    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, features)
-    for name, feature in features.items():
+    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, schema)
+    for name in schema.names:
         if name not in columns:
-            columns[name] = _constant(values[name], 1, feature)
-    return pa.Table.from_arrays([columns[name] for name in features], schema=features.arrow_schema)
+            columns[name] = pa.array([values[name]], schema.field(name).type)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def emotion_table(
@@ -229,7 +258,7 @@ def emotion_table(
     video: dict[str, Any],
     clips: pa.Table,
     keypoints: np.ndarray | None,
-    features: datasets.Features,
+    schema: pa.Schema,
 ) -> pa.Table:
     """The row of one untrimmed video as a single clip, labelled by its emotion; arguments as in [`clip_table`]."""
     num_frames = _length(video, keypoints)
@@ -242,11 +271,11 @@ def emotion_table(
         "group": 0,
         "video_start_frame": 0,
     }
-    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, features)
-    for name, feature in features.items():
+    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, schema)
+    for name in schema.names:
         if name not in columns:
-            columns[name] = _constant(values[name], 1, feature)
-    return pa.Table.from_arrays([columns[name] for name in features], schema=features.arrow_schema)
+            columns[name] = pa.array([values[name]], schema.field(name).type)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _length(video: dict[str, Any], keypoints: np.ndarray | None) -> int:
@@ -256,7 +285,7 @@ def _length(video: dict[str, Any], keypoints: np.ndarray | None) -> int:
 
 
 def keypoint_columns(
-    keypoints: np.ndarray | None, intervals: list[tuple[int, int]], layout: str | None, features: datasets.Features
+    keypoints: np.ndarray | None, intervals: list[tuple[int, int]], layout: str | None, schema: pa.Schema
 ) -> dict[str, pa.Array]:
     """The three keypoint columns of intervals of one video; null without keypoints, none without a layout.
 
@@ -264,13 +293,13 @@ def keypoint_columns(
         keypoints (`numpy.ndarray` or `None`): float32 (N, K, 3) of the whole video.
         intervals (`list[tuple[int, int]]`): Half-open intervals of its frames, one for each row.
         layout (`str` or `None`): Name of the layout of the data set.
-        features (`datasets.Features`): Those of the rows.
+        schema (`pyarrow.Schema`): Of the rows.
     """
     if layout is None:
         return {}
     size = len(intervals)
     names = ("keypoints", "keypoints_valid")
-    types = {name: features.arrow_schema.field(name).type for name in names}
+    types = {name: schema.field(name).type for name in names}
     columns: dict[str, pa.Array] = {"keypoint_layout": pa.array([layout] * size, pa.string())}
     if keypoints is None:
         nulls = {name: pa.nulls(size, kind.storage_type) for name, kind in types.items()}

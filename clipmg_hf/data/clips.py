@@ -155,7 +155,8 @@ class ClipTransform:
             features = self.processor(clip.video, clip.keypoints, intervals=clip.interval, **options)
         item = {name: tensor[0] for name, tensor in features.items()}
         if clip.video is not None:
-            item["frame_mask"] = torch.ones(len(item["pixel_values"]), dtype=torch.bool)
+            # The processor gives one if the augmentation hides the video.
+            item.setdefault("frame_mask", torch.ones(len(item["pixel_values"]), dtype=torch.bool))
         return item
 
     def _view_seed(self, clip_id: str) -> int:

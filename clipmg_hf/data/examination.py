@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 # A video and its skeleton may disagree by this many frames at the end; more is a problem (our choice).
 FRAME_TOLERANCE = 1
+# Stands for a length that nobody knows: beyond every video, and safe to add to.
+UNKNOWN = int(np.iinfo(np.int32).max)
 # Keypoints are those of a larger video if most of them span more than this part of its width and height (our choice).
 MAX_EXTENT = 1.1
 # Below this many files the headers are read before anyone has seen a progress bar.
@@ -98,7 +100,7 @@ def examine(
 
 def _examine_videos(source: DataSource, log: ProblemLog, show_progress: bool) -> tuple[DataSource, dict[str, int]]:
     """Fill in rates, sizes and, for untrimmed files, frame counts; also return the frames of every readable file."""
-    paths = pc.unique(pc.drop_null(source.clips["video"])).to_pylist()
+    paths = sorted({*source.clips["video"].to_pylist(), *source.videos["video"].to_pylist()} - {None})
     headers = dict(zip(paths, read_headers(paths, show_progress), strict=True))
     for problem in headers.values():
         if isinstance(problem, str):
@@ -110,7 +112,7 @@ def _examine_videos(source: DataSource, log: ProblemLog, show_progress: bool) ->
     first_file = _first_file_of_videos(source, clips)
     columns = {name: source.videos[name].to_pylist() for name in ("num_frames", "fps", "width", "height", "video")}
     for row, path in enumerate(first_file):
-        if path is None:
+        if path not in good:
             continue
         header = good[path]
         columns["fps"][row] = header.fps or columns["fps"][row]
@@ -127,10 +129,11 @@ def _examine_videos(source: DataSource, log: ProblemLog, show_progress: bool) ->
 
 
 def _first_file_of_videos(source: DataSource, clips: pa.Table) -> list[str | None]:
-    """For each video the file of its first clip that has one."""
+    """For each video the file of its first clip that has one, or its own."""
     with_file = clips.filter(pc.is_valid(clips["video"]))
     first = pc.index_in(source.videos["video_id"], value_set=with_file["video_id"].combine_chunks())
-    return pc.take(with_file["video"].combine_chunks(), first.combine_chunks()).to_pylist()
+    files = pc.take(with_file["video"].combine_chunks(), first.combine_chunks())
+    return pc.coalesce(files, source.videos["video"].combine_chunks()).to_pylist()
 
 
 def _examine_skeletons(
@@ -140,8 +143,9 @@ def _examine_skeletons(
     rows = np.full(len(source.videos), -1, dtype=np.int64)
     if source.keypoint_layout is None:
         return source, rows
-    paths = source.videos["skeleton"].to_pylist()
-    kinds = source.videos["skeleton_kind"].to_pylist()
+    video_ids, paths, kinds = (source.videos[name].to_pylist() for name in ("video_id", "skeleton", "skeleton_kind"))
+    files = _first_file_of_videos(source, source.clips)
+    sizes = list(zip(source.videos["width"].to_pylist(), source.videos["height"].to_pylist(), strict=True))
     places = [place for place, path in enumerate(paths) if path is not None]
     problems = cache.convert([(paths[p], kinds[p]) for p in places], num_proc, show_progress)
     keep = np.ones(len(rows), dtype=bool)
@@ -151,10 +155,12 @@ def _examine_skeletons(
             log.problems += problem.problems
             keep[place] = False
             continue
-        facts[source.videos["video_id"][place].as_py()] = cache.facts(paths[place], kinds[place])
+        found = facts[video_ids[place]] = cache.facts(paths[place], kinds[place])
         rows[place] = cache.num_frames(paths[place], kinds[place])
-    log.problems += _find_rescaled(source, facts)
-    empty = [source.videos["video_id"][int(place)].as_py() for place in np.flatnonzero(rows == 0)]
+        if files[place] is not None and (rescaled := _tell_rescaled(files[place], sizes[place], found)):
+            log.add(rescaled)
+            keep[place] = False
+    empty = [video_ids[int(place)] for place in np.flatnonzero(rows == 0)]
     findings = [*source.findings, *summarize_facts(facts)]
     if empty:
         findings.append(f"skeletons without a row: {shorten(empty)}; their clips have no keypoints.")
@@ -162,19 +168,15 @@ def _examine_skeletons(
     return source, rows[keep]
 
 
-def _find_rescaled(source: DataSource, facts: dict[str, Facts]) -> list[str]:
-    """Name the videos whose frames are much smaller than what their keypoints span."""
-    problems = []
-    names = ("video_id", "video", "width", "height")
-    for video_id, path, *size in zip(*(source.videos[name].to_pylist() for name in names), strict=True):
-        extent = facts.get(video_id, {}).get("extent")
-        if path is None or extent is None or not (np.array(extent) > MAX_EXTENT * np.array(size)).all():
-            continue
-        problems.append(
-            f"{path}: its frames have {size[0]} x {size[1]} pixels, but 95 % of the keypoints span {extent[0]:g} x "
-            f"{extent[1]:g}; expected the video that the skeletons were made from, not a smaller copy."
-        )
-    return problems
+def _tell_rescaled(path: str | None, size: tuple[int, int], facts: Facts) -> str | None:
+    """The problem of a video whose frames are much smaller than what its OpenPose points span; `None` without one."""
+    extent = facts.get("extent")
+    if extent is None or not (np.array(extent) > MAX_EXTENT * np.array(size)).any():
+        return None
+    return (
+        f"{path}: its frames have {size[0]} x {size[1]} pixels, but 95 % of the keypoints span {extent[0]:g} x "
+        f"{extent[1]:g}; expected the video that the skeletons were made from, not a smaller copy."
+    )
 
 
 def _check_intervals(
@@ -182,35 +184,39 @@ def _check_intervals(
 ) -> DataSource:
     """Check that every interval lies inside its file and its skeleton, and fill in the ends of trimmed clips."""
     start, end = (source.clips[name].to_numpy().copy() for name in ("start_frame", "end_frame"))
-    offset = source.clips["video_start_frame"].to_numpy()
-    files = source.clips["video"].dictionary_encode().combine_chunks()
-    known = np.array([file_frames.get(path, 0) for path in files.dictionary.to_pylist()] + [0], dtype=np.int64)
-    codes = pc.fill_null(files.indices, len(known) - 1).to_numpy(zero_copy_only=False)
-    in_file = np.where(known[codes] > 0, known[codes] + offset, np.iinfo(np.int64).max)
-    unknown_end = end < 0
-    end[unknown_end] = np.where(in_file == np.iinfo(np.int64).max, 0, in_file)[unknown_end] - 1
+    in_file = _frames_in_files(source, file_frames)
     rows = skeleton_rows[source.video_indices]
-    in_skeleton = np.where(rows > 0, rows, np.iinfo(np.int64).max)
+    in_skeleton = np.where(rows > 0, rows, UNKNOWN)
+    is_open = end < 0
+    end[is_open] = in_file[is_open] - 1
     limit = np.minimum(in_file, in_skeleton)
-    keep = np.ones(len(end), dtype=bool)
-    for place in np.flatnonzero((end >= limit + FRAME_TOLERANCE) | (start >= limit) | (end < start)):
-        keep[place] = False
-        clip = source.clips["clip_id"][int(place)].as_py()
-        held = (
-            f"the skeleton has {rows[place]} rows"
-            if in_skeleton[place] == limit[place]
-            else (f"{source.clips['video'][int(place)].as_py()} ends at frame {limit[place] - 1}")
-        )
-        log.add(f"clip {clip}: the interval {start[place]}..{end[place]} lies beyond its video: {held}.")
-    late = keep & (end >= limit)
+    is_bad = (end >= limit + FRAME_TOLERANCE) | (start >= limit) | (is_open & (in_file == UNKNOWN))
+    for place in np.flatnonzero(is_bad):
+        clip_id, path = (source.clips[name][int(place)].as_py() for name in ("clip_id", "video"))
+        interval = f"clip {clip_id}: the interval {start[place]}..{end[place]}"
+        if in_file[place] == UNKNOWN and is_open[place]:
+            log.add(f"clip {clip_id}: {path} does not say how many frames it has; expected at least one.")
+        elif in_file[place] <= in_skeleton[place]:
+            log.add(f"{interval} lies beyond its video: {path} ends at frame {in_file[place] - 1}.")
+        else:
+            log.add(f"{interval} lies beyond its video: the skeleton has {rows[place]} rows.")
+    late = ~is_bad & (end >= limit)
     end[late] = limit[late] - 1
     findings = [*source.findings, *_compare_lengths(source, skeleton_rows)]
     if late.any():
         findings.append(f"{int(late.sum())} clips ended one frame beyond their video; they end at its last frame.")
     field_index = source.clips.schema.get_field_index("end_frame")
     clips = source.clips.set_column(field_index, CLIP_SCHEMA.field("end_frame"), pa.array(end, pa.int32()))
-    clips = clips.filter(pa.array(keep))
+    clips = clips.filter(pa.array(~is_bad))
     return _drop_empty_clips(dataclasses.replace(source, clips=clips, findings=tuple(findings)), skeleton_rows)
+
+
+def _frames_in_files(source: DataSource, file_frames: dict[str, int]) -> np.ndarray:
+    """(num_clips,) int64: frame of the untrimmed video at which each clip's file ends; `UNKNOWN` without a file."""
+    files = source.clips["video"].dictionary_encode().combine_chunks()
+    num_frames = np.array([*(file_frames.get(path, 0) for path in files.dictionary.to_pylist()), 0], dtype=np.int64)
+    codes = pc.fill_null(files.indices, len(num_frames) - 1).to_numpy(zero_copy_only=False)
+    return np.where(num_frames[codes] > 0, num_frames[codes] + source.clips["video_start_frame"].to_numpy(), UNKNOWN)
 
 
 def _compare_lengths(source: DataSource, skeleton_rows: np.ndarray) -> list[str]:

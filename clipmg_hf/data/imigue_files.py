@@ -78,7 +78,7 @@ def find_imigue(path: str | PathLike, on_error: OnError = "raise", skeleton: str
     if files.oulu_labels:
         _assign_oulu_parts(videos)
     log.raise_if_any()
-    clip_columns, video_columns, dropped = _to_columns(clips, videos)
+    clip_columns, video_columns, without_files = _to_columns(clips, videos)
     return DataSource(
         name="iMiGUE",
         layout=_describe_layout(files, videos),
@@ -91,7 +91,7 @@ def find_imigue(path: str | PathLike, on_error: OnError = "raise", skeleton: str
         keypoint_layout=layout_name,
         known_counts=KNOWN_COUNTS[_release(files, videos)],
         findings=(*findings, *more_findings),
-        missing=(*missing, *more_missing, *dropped),
+        missing=(*missing, *more_missing, *without_files),
         skipped=tuple(log.problems),
         fingerprint_files=tuple(str(path) for path in all_files if path.suffix in (".csv", ".xlsx", ".mp4", ".json")),
     )
@@ -110,10 +110,11 @@ def _sort_files(paths: list[Path], log: ProblemLog) -> _Files:
             (files.miga_labels if match[2] == "label" else files.light_hand)[folder].append(path)
         elif re.fullmatch(r"labels_\d+\.csv", name) or (path.suffix == ".csv" and path.parent.name == "Label"):
             files.oulu_labels.append(path)
-        elif in_video_folder and path.suffix == ".xlsx":
-            files.workbooks[folder].append(path)
-        elif in_video_folder and path.suffix == ".mp4":
-            files.recordings[folder].append(path)
+        elif in_video_folder and path.suffix in (".xlsx", ".mp4"):
+            if not re.match(rf"{folder}(_|\.)", name) and re.match(r"\d{4}(_|\.)", name):
+                log.add(f"{path}: expected a file of video {folder} in its folder.")
+                continue
+            (files.workbooks if path.suffix == ".xlsx" else files.recordings)[folder].append(path)
         elif match := re.fullmatch(r"(\d{1,4})_\d{12}_keypoints\.json", name):
             files.json_folders[f"{int(match[1]):04d}"].add(path.parent)
     return files
@@ -159,25 +160,23 @@ def _attach_recordings(files: _Files, clips: Clips, videos: Videos, log: Problem
     """Give every clip its file: the untrimmed video, or a file of its own; say what was found and what is missing."""
     trimmed: dict[str, dict[int, Path]] = {}
     untrimmed = 0
+    # A video of one clip has one file, whole or not: its name tells, if the names of others do.
+    has_trimmed = any(len(paths) > 1 for paths in files.recordings.values())
     for video_id in sorted(set(files.recordings) & set(videos)):
         paths = files.recordings[video_id]
         whole = [path for path in paths if path.stem == video_id]
-        if len(whole) == 1 or len(paths) == 1:
-            path = str((whole or paths)[0])
-            videos[video_id]["video"] = path
-            for clip in clips[video_id]:
-                clip["video"], clip["video_start_frame"] = path, 0
-            untrimmed += 1
-        elif len(whole) > 1:
-            log.add(
-                f"video {video_id} has {len(whole)} files, {shorten([str(path) for path in whole])}; expected one."
-            )
-        else:
-            numbers = {path: re.search(r"(\d+)$", path.stem) for path in paths}
-            if unnamed := [str(path) for path, match in numbers.items() if match is None]:
-                log.add(f"{unnamed[0]}: expected {video_id}.mp4, or the number of a clip at the end of the name.")
-                continue
-            trimmed[video_id] = {int(match[1]): path for path, match in numbers.items() if match is not None}
+        if not whole and (len(paths) > 1 or (has_trimmed and re.fullmatch(r".*_\d+", paths[0].stem))):
+            trimmed[video_id] = _number_files(video_id, paths, log)
+            continue
+        if len(paths) > 1:
+            names = shorten([str(path) for path in paths])
+            log.add(f"video {video_id} has {len(paths)} files, {names}; expected {video_id}.mp4 or one for each clip.")
+            continue
+        path = str(paths[0])
+        videos[video_id]["video"] = path
+        for clip in clips[video_id]:
+            clip["video"], clip["video_start_frame"] = path, 0
+        untrimmed += 1
     findings, missing = [], []
     if untrimmed:
         findings.append(f"RGB: {untrimmed} untrimmed videos; a clip is an interval of one.")
@@ -191,13 +190,29 @@ def _attach_recordings(files: _Files, clips: Clips, videos: Videos, log: Problem
     return findings, missing
 
 
+def _number_files(video_id: str, paths: list[Path], log: ProblemLog) -> dict[int, Path]:
+    """Trimmed files by the number at the end of their names."""
+    numbered: dict[int, Path] = {}
+    for path in paths:
+        match = re.search(r"(\d+)$", path.stem)
+        if match is None:
+            log.add(f"{path}: expected {video_id}.mp4, or the number of a clip at the end of the name.")
+        elif int(match[1]) in numbered:
+            log.add(
+                f"{path}: clip {int(match[1])} of video {video_id} is also {numbered[int(match[1])]}; expected one."
+            )
+        else:
+            numbered[int(match[1])] = path
+    return numbered
+
+
 def _attach_trimmed(trimmed: dict[str, dict[int, Path]], clips: Clips, log: ProblemLog) -> str:
     """Give clips their own files, numbered from 0 or from 1, which the first and last numbers tell."""
     from_zero = any(0 in paths for paths in trimmed.values())
-    from_one = any(max(paths) == len(clips[video_id]) for video_id, paths in trimmed.items())
+    from_one = any(max(paths, default=-1) == len(clips[video_id]) for video_id, paths in trimmed.items())
     if from_zero == from_one:
         log.add(
-            f"{sorted(trimmed.items())[0][1].popitem()[1].parent}: several files for a video, numbered "
+            f"{next(iter(trimmed[min(trimmed)].values())).parent}: several files for a video, numbered "
             f"{'both ' if from_zero else 'neither '}from 0 {'and' if from_zero else 'nor'} from 1; expected one "
             "numbering of clips, or one file <video id>.mp4."
         )
@@ -291,20 +306,22 @@ def _describe_layout(files: _Files, videos: Videos) -> str:
 
 
 def _to_columns(clips: Clips, videos: Videos) -> tuple[Columns, Columns, list[str]]:
-    """Turn clips and videos to columns; videos with neither RGB nor skeleton are left out and named."""
-    empty = [
+    """Turn clips and videos to columns; also name the videos with neither RGB nor skeleton, which are left out."""
+    absent = [
         v for v, video in videos.items() if not video.get("skeleton") and not any(c.get("video") for c in clips[v])
     ]
-    kept = {video_id: video for video_id, video in videos.items() if video_id not in set(empty) and clips[video_id]}
+    kept = {video_id: video for video_id, video in videos.items() if video_id not in set(absent)}
     rows = [{"video_id": video_id, "video_start_frame": 0, **clip} for video_id in kept for clip in clips[video_id]]
     clip_columns: Columns = {name: [row.get(name) for row in rows] for name in CLIP_SCHEMA.names}
     video_rows = [{"video_id": video_id, **video} for video_id, video in kept.items()]
     video_columns: Columns = {name: [row.get(name) for row in video_rows] for name in VIDEO_SCHEMA.names}
-    num_clips = sum(len(clips[video_id]) for video_id in empty)
-    dropped = [
-        f"both RGB and skeleton of {len(empty)} videos with {num_clips:,} clips, which are left out: {shorten(empty)}."
-    ]
-    return clip_columns, video_columns, dropped if empty else []
+    missing = []
+    if absent:
+        counts = f"{len(absent)} videos with {sum(len(clips[video_id]) for video_id in absent):,} clips"
+        missing.append(f"both RGB and skeleton of {counts}, which are left out: {shorten(absent)}.")
+    if unlabelled := [video_id for video_id in kept if not clips[video_id]]:
+        missing.append(f"clips of {len(unlabelled)} videos, whose labels are empty: {shorten(unlabelled)}.")
+    return clip_columns, video_columns, missing
 
 
 __all__ = ["TRAIN_SUBJECTS", "find_imigue"]

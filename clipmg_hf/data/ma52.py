@@ -45,7 +45,9 @@ def find_ma52(path: str | PathLike, on_error: OnError = "raise", skeleton: str =
     for file in all_files:
         match = re.fullmatch(r"videos_(\w+)", file.parent.name)
         if match and match[1] in PART_ALIASES and file.suffix == ".mp4":
-            recordings.setdefault(PART_ALIASES[match[1]], {})[file.name] = file
+            others = recordings.setdefault(PART_ALIASES[match[1]], {})
+            if others.setdefault(file.name, file) is not file:
+                log.add(f"{file}: {others[file.name]} has the same name and part; expected one.")
     names, name_finding = _read_names(all_files, log)
     columns: dict[str, list] = {name: [] for name in (*CLIP_SCHEMA.names, "part")}
     findings, missing = [name_finding], ["skeletons: MA-52 has none, so clips have RGB alone."]

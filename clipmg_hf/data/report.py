@@ -10,8 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -37,7 +35,7 @@ from clipmg_hf.data.statistics import (
     ratio,
     small_columns,
 )
-from clipmg_hf.html_page import UNKNOWN, number, percent, plural
+from clipmg_hf.html_page import UNKNOWN, file_name, number, percent, plural
 from clipmg_hf.processing import KeypointLayout, VideoDecodingError, VideoReader, get_layout
 
 
@@ -178,17 +176,10 @@ def _write_strip(split: datasets.Dataset, index: int, split_name: str, folder: P
         return _Strip(label, details, None, str(error))
     if picture is None:
         return _Strip(label, details, None, "The clip has neither a video nor keypoints.")
-    file = f"strips/{_file_name(row['clip_id'])}.png"
+    file = f"strips/{file_name(row['clip_id'])}.png"
     with complete_file(folder / file, ".png") as partial:
         picture.save(partial, format="PNG")
     return _Strip(label, details, file)
-
-
-def _file_name(clip_id: str) -> str:
-    """The clip's id where it can name a file everywhere; else what is left of it with a checksum."""
-    if re.fullmatch(r"\w[\w.-]{0,99}", clip_id, re.ASCII):
-        return clip_id
-    return f"{re.sub(r'[^A-Za-z0-9_-]', '_', clip_id)[:80]}_{zlib.crc32(clip_id.encode()):08x}"
 
 
 def _draw_strip(row: Mapping[str, Any], table: pa.Table, label: str, caption: str) -> Image.Image | None:

@@ -275,7 +275,7 @@ def _read_smg_csv(path: Path) -> Skeleton:
         "pixels": source,
         "confidence": "position",
         "joints_without_position": int((~is_there).sum()),
-        **_count_points(keypoints),
+        "rows_without_person": int((~is_there.any(axis=1)).sum()),
     }
     return Skeleton(keypoints, layout.name, facts)
 

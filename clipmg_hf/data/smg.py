@@ -15,6 +15,7 @@ import datasets
 
 from clipmg_hf.data.builder import ClipBuilder, ClipConfig, load_source
 from clipmg_hf.data.discovery import check_folder, list_archives, list_files, part_of, shorten
+from clipmg_hf.data.examination import VideoHeader, read_header
 from clipmg_hf.data.labels import SMG_GROUP_NAMES, SMG_GROUPS, SMG_LABELS
 from clipmg_hf.data.problems import DatasetFormatError, OnError, ProblemLog
 from clipmg_hf.data.schema import HIDDEN_LABEL
@@ -65,9 +66,12 @@ def find_smg(path: str | PathLike, on_error: OnError = "raise", skeleton: str = 
         log.add(
             f"{files['finelabels'][video_id]}: no folder above it names a part; expected smg_skeleton_train or so."
         )
-    base, base_finding = _tell_index_base(labels, {v: facts[v][0] for v in labels})
+    lengths = {v: facts[v][0] or _count_frames(files["color"].get(v)) for v in labels}
+    base, base_finding = _tell_index_base(labels, lengths)
     has_skeletons = skeleton == "auto" and bool(files["skeleton"])
     missing = [] if has_skeletons else ["skeletons: there are none, so clips have RGB alone."]
+    if has_skeletons and (absent := sorted(set(labels) - set(files["skeleton"]))):
+        missing.append(f"skeletons of {len(absent)} of {len(labels)} videos: {shorten(absent)}.")
     if absent := sorted(set(labels) - set(files["color"])):
         missing.append(f"RGB of {len(absent)} of {len(labels)} videos: {shorten(absent)}.")
     clips, hidden_finding = _make_clips(labels, parts, files["color"], base, log)
@@ -153,6 +157,12 @@ def _read_facts(path: Path | None, log: ProblemLog) -> tuple[int | None, float |
         log.add(f"{path}: expected numFrames,fps,maxDepth, got {text[:40]!r}.")
         return None, None
     return int(num_frames), fps
+
+
+def _count_frames(recording: Path | None) -> int | None:
+    """Frames of a video by its header."""
+    header = None if recording is None else read_header(str(recording))
+    return header.num_frames if isinstance(header, VideoHeader) else None
 
 
 def _tell_index_base(labels: dict[str, list[_Row]], num_frames: dict[str, int | None]) -> tuple[int, str]:

@@ -219,9 +219,9 @@ def describe(source: DataSource) -> Description:
     )
 
 
-def fingerprint(source: DataSource) -> str:
-    """Digest of the relative paths, sizes and times of every file that the rows depend on."""
-    digest = hashlib.sha256()
+def fingerprint(source: DataSource, version: str) -> str:
+    """Digest of the relative paths, sizes and times of every file that the rows depend on, and of a version."""
+    digest = hashlib.sha256(version.encode())
     for path in sorted(source.fingerprint_files):
         status = Path(path).stat()
         digest.update(f"{os.path.relpath(path, source.root)} {status.st_size} {status.st_mtime_ns}\n".encode())

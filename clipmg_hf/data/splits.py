@@ -148,8 +148,11 @@ def _fold(source: DataSource, splits: np.ndarray, settings: SplitSettings) -> tu
         )
     folds: list[list[str]] = [[] for _ in range(settings.num_folds)]
     # The largest first, which evens out best; ties keep the seeded order.
+    sizes = np.zeros(settings.num_folds)
     for unit in sorted(order, key=lambda unit: -clips[unit]):
-        min(folds, key=lambda fold: (sum(clips[other] for other in fold), len(fold))).append(unit)
+        smallest = int(sizes.argmin())
+        folds[smallest].append(unit)
+        sizes[smallest] += clips[unit]
     units = {f"fold {index}": sorted(fold) for index, fold in enumerate(folds)}
     return _move(source, splits, folds[settings.fold]), units
 

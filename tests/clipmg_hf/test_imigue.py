@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from clipmg_hf.data import ClipDataset, DatasetFormatError, collate_clips, load_imigue
-from clipmg_hf.data.imigue import register
+from clipmg_hf.data.imigue import IMiGUE, register
 from clipmg_hf.data.imigue_files import find_imigue
 from clipmg_hf.data.imigue_labels import canonical_label
 from clipmg_hf.data.labels import IMIGUE_GROUP_NAMES, IMIGUE_GROUPS
@@ -158,10 +158,38 @@ def test_an_empty_workbook_leaves_its_clips_without_pose(packs, cache):
     )
 
 
+def test_clips_without_anything_are_left_out_and_named(packs, cache, caplog):
+    rows = load_imigue(packs("oulu", rgb=False, faults=("empty_xlsx",)), cache_dir=cache)
+    assert sum(map(len, rows.values())) == 30
+    note = "10 clips have neither video nor keypoints and are left out"
+    assert note in rows["test"].info.description
+    assert note in caplog.text
+
+
+def test_empty_labels_are_named(copy, cache):
+    root = copy("miga")
+    next(root.rglob("0012_label.csv")).write_text("")
+    assert "clips of 1 videos, whose labels are empty: 0012." in find_imigue(root).describe().missing
+    assert len(load_imigue(root, cache_dir=cache)["train"]) == 10
+    timelines = load_imigue(root, "online", cache_dir=cache)["train"]
+    assert [len(segments) for segments in timelines["segments"]] == [10, 0]
+    assert all(timelines["num_frames"])
+
+
+def test_a_changed_reader_is_noticed(packs, cache, monkeypatch):
+    from clipmg_hf.data import builder
+
+    before = builder.fingerprint(find_imigue(packs("miga")), "1 1")
+    assert before != builder.fingerprint(find_imigue(packs("miga")), "1 2")
+    first = IMiGUE(str(cache), data_dir=packs("miga")).cache_dir
+    monkeypatch.setattr(builder, "READER_VERSION", -1)
+    assert IMiGUE(str(cache), data_dir=packs("miga")).cache_dir != first
+
+
 def test_two_people_in_a_frame_are_reported_and_the_larger_one_is_taken(packs, cache):
     sound = load_imigue(packs("openpose-json"), cache_dir=cache)["train"].with_format("numpy")
     rows = load_imigue(packs("openpose-json", faults=("two_people",)), cache_dir=cache)["train"].with_format("numpy")
-    assert "two people" in rows.info.description or "several people" in rows.info.description
+    assert "frames with several people, of whom the largest is taken" in rows.info.description
     np.testing.assert_array_equal(rows[4]["keypoints"], sound[4]["keypoints"])
 
 
@@ -180,6 +208,21 @@ def test_trimmed_videos_start_at_their_clip(packs, cache):
             assert reader.info.num_frames == row["end_frame"] - row["start_frame"] + 1
 
 
+def test_repeated_and_single_trimmed_files(copy, cache):
+    root = copy("oulu", trimmed_rgb=True)
+    kept = next(root.rglob("0005_1.mp4"))
+    shutil.copy(kept, kept.with_name("0005_01.mp4"))
+    with pytest.raises(DatasetFormatError, match=r"0005_1\.mp4: clip 1 of video 0005 is also .*0005_01\.mp4"):
+        load_imigue(root, cache_dir=cache)
+    for path in list(kept.parent.iterdir()):
+        if path != kept:
+            path.unlink()
+    rows = load_imigue(root, cache_dir=cache)["train"]
+    own = [row for row in rows.remove_columns(["keypoints", "keypoints_valid"]) if row["video_id"] == "0005"]
+    assert [row["video"] is not None for row in own] == [True] + [False] * 9
+    assert own[0]["video_start_frame"] == own[0]["start_frame"]
+
+
 def test_personal_data_is_there_only_if_asked_for(packs, cache):
     rows = load_imigue(packs("oulu"), cache_dir=cache, personal_data=True)["train"]
     assert {"gender", "nationality"} <= set(rows.column_names)
@@ -196,8 +239,16 @@ def test_timelines_of_untrimmed_videos(packs, cache):
         assert timeline == plan.labels
         assert row["keypoints"].shape == (plan.num_frames, 137, 3)
         assert row["num_frames"] == plan.num_frames
-    with pytest.raises(DatasetFormatError, match=r"clips have files of their own, .*expected\s+untrimmed videos"):
-        load_imigue(packs("oulu", trimmed_rgb=True), "online", cache_dir=cache)
+
+
+def test_timelines_of_trimmed_videos_are_keypoints_alone(packs, copy, cache):
+    rows = load_imigue(packs("oulu", trimmed_rgb=True), "online", cache_dir=cache)["train"]
+    assert rows["video"][:] == [None, None]
+    assert "2 videos have no untrimmed file" in rows.info.description.replace("4 videos", "2 videos")
+    root = copy("oulu", trimmed_rgb=True)
+    shutil.rmtree(root / "mg_skeleton_only")
+    with pytest.raises(DatasetFormatError, match=r"every clip has a file of its own, .*; expected untrimmed videos"):
+        load_imigue(root, "online", cache_dir=cache)
 
 
 def test_emotions_are_labels_of_whole_videos(packs, cache):
@@ -308,7 +359,7 @@ MIGA_DAMAGE = [
     (lambda r: damage_labels(r, "0,1,5\n"), r"row 1: class 0 is unknown; expected 1\.\.31 or 99"),
     (
         lambda r: damage_labels(r, "3,0,9999\n"),
-        r"clip 0001_0: the interval 0\.\.9999 lies beyond its video: the skeleton has \d+ rows",
+        r"clip 0001_0: the interval 0\.\.9999 lies beyond its video: .*0001\.mp4 ends at frame \d+\.",
     ),
     (
         lambda r: next(r.rglob("0001_label.csv")).unlink(),
@@ -329,7 +380,15 @@ MIGA_DAMAGE = [
     (lambda r: next(r.rglob("0001.mp4")).write_bytes(b"no video"), r"0001\.mp4: cannot be read as a video"),
     (
         lambda r: shutil.copy(next(r.rglob("0001.mp4")), next(r.rglob("0001.mp4")).with_name("a_copy.mp4")),
-        None,
+        r"video 0001 has 2 files, .*; expected 0001\.mp4 or one for each clip",
+    ),
+    (
+        lambda r: shutil.move(next(r.rglob("0001.mp4")), next(r.rglob("0001.mp4")).with_name("0012.mp4")),
+        r"0001/0012\.mp4: expected a file of video 0001 in its folder",
+    ),
+    (
+        lambda r: shutil.move(next(r.rglob("0001_o*.xlsx")), next(r.rglob("0001_o*.xlsx")).with_name("0005_o.xlsx")),
+        r"0005_o\.xlsx: expected a file of video 0001 in its folder",
     ),
 ]
 OULU_DAMAGE = [
