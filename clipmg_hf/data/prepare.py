@@ -12,6 +12,7 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import multiprocessing
 import os
 import shutil
@@ -19,19 +20,21 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from clipmg_hf.data.clip_cutting import CODECS, Crop, PrepareConfig, fit, prepare_row
 from clipmg_hf.data.prepared_folder import (
     ARRAY_COLUMNS,
     EXTENSIONS,
+    LOCK_NAME,
     MANIFEST_NAME,
     PARTIAL_SUFFIX,
     README_NAME,
@@ -46,6 +49,8 @@ from clipmg_hf.data.problems import DatasetFormatError, ProblemLog
 from clipmg_hf.data.schema import PERSONAL_COLUMNS
 from clipmg_hf.processing import VideoDecodingError, VideoReader
 
+
+logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 UNKNOWN_FRAME_SIZE = (1280, 720)
@@ -98,16 +103,54 @@ def prepare_dataset(
     _check_rows(columns, config)
     shards = _plan_shards(columns, config)
     identity = _describe_run(columns, features, config, source or {})
-    _claim_folder(folder, identity, [shard.name for shard in shards])
-    _check_space(folder, columns, features, config, shards)
-    (folder / "data").mkdir(exist_ok=True)
-    work = Work(rows, folder, config, features)
-    files, problems = _write_shards(work, shards, num_proc, show_progress)
-    if problems:
-        raise DatasetFormatError(problems, str(folder))
+    with _lock(folder):
+        finished = _claim_folder(folder, identity, [shard.name for shard in shards])
+        _remove_changed(folder, finished)
+        _check_space(folder, columns, features, config, shards)
+        (folder / "data").mkdir(exist_ok=True)
+        work = Work(rows, folder, config, features)
+        files, problems = _write_shards(work, shards, num_proc, show_progress)
+        if problems:
+            raise DatasetFormatError(problems, str(folder))
+        return _finish(folder, identity, columns, features, shards, files)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keep a second run out of the folder; the lock of a killed run is free."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LOCK_NAME
+    try:
+        with FileLock(path, timeout=0):
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+    except Timeout as error:
+        raise ValueError(f"{folder}: another process is writing to it; expected to be the only one.") from error
+
+
+def _remove_changed(folder: Path, finished: dict[str, dict[str, Any]]) -> None:
+    """Remove shards of a finished run that are no longer what its manifest says, so that they are written again."""
+    for name, entry in finished.items():
+        path = folder / name
+        if path.exists() and digest_file(path)["sha256"] != entry["sha256"]:
+            logger.warning("%s: has changed since it was written; it is written again", path)
+            path.unlink()
+
+
+def _finish(
+    folder: Path,
+    identity: dict[str, Any],
+    columns: dict[str, dict[str, list]],
+    features: datasets.Features,
+    shards: list[Shard],
+    files: dict[str, dict[str, Any]],
+) -> dict[str, Any]:
+    """Write the files that say what the shards are, the manifest last."""
     manifest = {
         **identity,
-        "splits": {split: _count(columns[split], features) for split in rows},
+        "splits": {split: _count(values, features) for split, values in columns.items()},
         "files": {shard.name: {"rows": shard.stop - shard.start, **files[shard.name]} for shard in shards},
     }
     _write_text(folder / README_NAME, _readme(manifest))
@@ -194,13 +237,19 @@ def _describe_run(
     return json.loads(json.dumps(identity))
 
 
-def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]) -> None:
-    """Record whose folder it is, or check that it is this run's; remove what a killed run left half-written."""
-    folder.mkdir(parents=True, exist_ok=True)
+def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]) -> dict[str, dict[str, Any]]:
+    """Record whose folder it is, or check that it is this run's; remove what a killed run left half-written.
+
+    Returns:
+        `dict`: The files that the manifest of a finished run names, with their digests.
+    """
     record = next((folder / name for name in (MANIFEST_NAME, RECORD_NAME) if (folder / name).exists()), None)
     known: list[str] = []
+    finished: dict[str, dict[str, Any]] = {}
     if record is not None:
-        different = _differences(json.loads(record.read_text(encoding="utf-8")), identity)
+        content = json.loads(record.read_text(encoding="utf-8"))
+        finished = content.pop("files", {})
+        different = _differences(content, identity)
         if different:
             raise ValueError(
                 f"{folder}: holds a run of other rows or settings ({'; '.join(different)}); expected an empty folder "
@@ -216,6 +265,7 @@ def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]
         (folder / name).unlink()
     if record is None:
         _write_text(folder / RECORD_NAME, json.dumps(identity, indent=2) + "\n")
+    return finished
 
 
 def _differences(found: Any, expected: Any, where: str = "") -> list[str]:

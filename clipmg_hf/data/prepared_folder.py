@@ -30,6 +30,7 @@ MANIFEST_NAME = "manifest.json"
 README_NAME = "README.md"
 # Says whose unfinished run is in a folder; `manifest.json` takes its place.
 RECORD_NAME = ".unfinished.json"
+LOCK_NAME = ".lock"
 PARTIAL_SUFFIX = ".partial"
 EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
 ARRAY_COLUMNS = ("keypoints", "keypoints_valid")
@@ -277,6 +278,7 @@ def _verify_video(row: dict[str, Any]) -> list[str]:
 __all__ = [
     "ARRAY_COLUMNS",
     "EXTENSIONS",
+    "LOCK_NAME",
     "MANIFEST_NAME",
     "PARTIAL_SUFFIX",
     "README_NAME",

@@ -19,10 +19,11 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from filelock import FileLock
 
 from clipmg_hf.data import clip_cutting, prepare, prepared_folder
 from clipmg_hf.data.clip_cutting import Crop, PrepareConfig, fit, move_keypoints, person_crop
-from clipmg_hf.data.prepare import load_prepared, prepare_dataset, verify_dataset
+from clipmg_hf.data.prepare import LOCK_NAME, load_prepared, prepare_dataset, verify_dataset
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.schema import clip_features
 from clipmg_hf.processing import VideoReader, convert_keypoints
@@ -769,7 +770,7 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
     assert "train: 7 clips" in output and "licensed data" in output
     manifest = json.loads((tmp_path / "p/manifest.json").read_text())
     assert (manifest["source"]["dataset"], manifest["source"]["seed"]) == ("smg", 5)
-    assert set(manifest["source"]["fingerprints"]) == {"train", "test"}
+    assert manifest["source"]["description"] == rows["train"].info.description.splitlines()
     assert (manifest["settings"]["codec"], manifest["settings"]["short_side"]) == ("mjpeg", 48)
 
     assert run_script(script, monkeypatch, "--output_dir", tmp_path / "p", "--verify") == 0
@@ -781,3 +782,22 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
 def test_the_script_needs_a_folder_to_read(script, tmp_path):
     with pytest.raises(ValueError, match=r"data_dir is missing"):
         script.run(script.PrepareArguments(output_dir=str(tmp_path)), PrepareConfig())
+
+
+def test_a_damaged_shard_of_a_finished_folder_is_written_again(rows, tmp_path, caplog):
+    manifest = prepare_dataset(rows, tmp_path / "out", PrepareConfig(clips_per_shard=2), show_progress=False)
+    shard = tmp_path / "out" / next(iter(manifest["files"]))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    assert verify_dataset(tmp_path / "out")
+    again = prepare_dataset(rows, tmp_path / "out", PrepareConfig(clips_per_shard=2), show_progress=False)
+    assert again == manifest
+    assert verify_dataset(tmp_path / "out") == []
+    assert "has changed since it was written" in caplog.text
+
+
+def test_a_second_run_keeps_out_of_the_folder(rows, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / LOCK_NAME), pytest.raises(ValueError, match="another process is writing to it"):
+        prepare_dataset(rows, tmp_path / "out", show_progress=False)
