@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from clipmg_hf.data.synthetic_layouts import write_index
+from clipmg_hf.files import write_file
 
 
 RESULTS = Path(__file__).parent / "results" / "data_index.md"
@@ -59,9 +60,7 @@ Medians of {NUM_RUNS} runs, each in a process of its own. `python -m benchmarks.
 | memory at its peak | {peak:.0f} MB |
 | the two tables | {table:.1f} MB |
 """
-    partial = RESULTS.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(RESULTS)
+    write_file(RESULTS, text)
     print(text)
 
 

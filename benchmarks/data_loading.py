@@ -35,6 +35,7 @@ from clipmg_hf import CLIPMGProcessor, CLIPMGVideoProcessor
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.data.prepare import PrepareConfig, load_prepared, prepare_dataset
 from clipmg_hf.data.schema import clip_features
+from clipmg_hf.files import write_file
 
 
 WIDTH, HEIGHT, RATE, KEY_FRAME_INTERVAL = 1280, 720, 25, 250
@@ -263,9 +264,7 @@ def write_report(report: dict[str, Any], folder: Path) -> None:
         ("data_loading.json", json.dumps(report, indent=2) + "\n"),
         ("data_loading.md", format_table(report)),
     ):
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(folder / name)
+        write_file(folder / name, text)
 
 
 def main() -> None:

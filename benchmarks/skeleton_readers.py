@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from clipmg_hf.data.skeletons import SkeletonCache, read_skeleton
 from clipmg_hf.data.synthetic import write_xlsx
+from clipmg_hf.files import write_file
 
 
 NUM_ROWS, NUM_KEYPOINTS = 7000, 137
@@ -140,9 +141,7 @@ def write_results(path: Path, seconds: dict[str, list[float]], size: int, num_ro
         ),
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_file(path, "\n".join(lines) + "\n")
 
 
 def main() -> None:

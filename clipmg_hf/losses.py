@@ -28,6 +28,7 @@ from torch import distributed, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.files import complete_file
 
 
 logger = logging.getLogger(__name__)
@@ -374,10 +375,8 @@ class ClassificationLoss(nn.Module):
         """Write the projection to `LOSS_FILE` in a checkpoint's folder; nothing where there is none."""
         if self.projection is None:
             return
-        path = Path(folder, LOSS_FILE)
-        temporary = path.with_suffix(".tmp")
-        save_file(self.state_dict(), temporary)
-        temporary.replace(path)
+        with complete_file(Path(folder, LOSS_FILE)) as partial:
+            save_file(self.state_dict(), partial)
 
     def load_projection(self, folder: str | PathLike) -> None:
         """Read what `save_projection` wrote; nothing where there is no projection.

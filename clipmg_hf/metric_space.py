@@ -9,6 +9,8 @@ Where the folder is used, this package need not be installed: the folder gets a 
 import os
 from pathlib import Path
 
+from clipmg_hf.files import write_file
+
 
 METRIC_NAME = "clipmg_metric"
 SOURCE = Path(__file__).parents[1] / "hub_scripts" / METRIC_NAME
@@ -41,9 +43,7 @@ def write_metric_space(folder: str | os.PathLike) -> Path:
     texts = {name: (SOURCE / name).read_text(encoding="utf-8") for name in FILES}
     texts[FORMULAS_COPY] = COPY_HEADER + FORMULAS.read_text(encoding="utf-8")
     for name, text in texts.items():
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        temporary.replace(folder / name)
+        write_file(folder / name, text)
     return folder
 
 

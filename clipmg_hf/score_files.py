@@ -13,11 +13,10 @@ import itertools
 import json
 import os
 import re
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.schema import HIDDEN_LABEL
+from clipmg_hf.files import complete_file, write_file
 from clipmg_hf.metrics import log_softmax
 
 
@@ -43,17 +43,6 @@ def _name_some(clip_ids: Iterable[str]) -> str:
 def _join(values: Iterable[str | None]) -> str | None:
     """The different values in order, or None if there is none."""
     return " + ".join(dict.fromkeys(value for value in values if value is not None)) or None
-
-
-def _write_atomically(path: Path, write: Callable[[Path], Any]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +127,15 @@ def write_scores(scores: Scores, path: str | os.PathLike) -> Path:
         field.name: getattr(scores, field.name) for field in dataclasses.fields(scores) if field.name not in columns
     }
     table = table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)})
-    return _write_atomically(Path(path), lambda temporary: pq.write_table(table, temporary, compression="zstd"))
+    path = _make_folder(path)
+    with complete_file(path) as partial:
+        pq.write_table(table, partial, compression="zstd")
+    return path
+
+
+def _make_folder(path: str | os.PathLike) -> Path:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return Path(path)
 
 
 def read_scores(path: str | os.PathLike) -> Scores:
@@ -275,8 +272,9 @@ def write_submission(scores: Scores, path: str | os.PathLike, form: Literal["202
     classes = scores.logits.argmax(axis=1)
     rows = [f"{scores.clip_ids[i]},{classes[i]}" for i in sorted(range(len(keys)), key=keys.__getitem__)]
     lines = ["Id,Target", *rows] if form == "2025" else rows
-    text = "\n".join(lines) + "\n"
-    return _write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    path = _make_folder(path)
+    write_file(path, "\n".join(lines) + "\n")
+    return path
 
 
 __all__ = ["Scores", "fuse_scores", "read_scores", "write_scores", "write_submission"]

@@ -6,9 +6,7 @@ only when they are complete.
 
 import functools
 import math
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
@@ -18,6 +16,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
+from clipmg_hf.files import complete_file
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
 from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoInfo, VideoReader, get_layout, valid_keypoints
 from clipmg_hf.processing.geometry_clipmg import crop_and_resize
@@ -631,25 +630,10 @@ def fit_text(text: str, size: float, width: float, bold: bool = False) -> tuple[
     return font, text + "…"
 
 
-@contextmanager
-def complete_file(path: str | PathLike, suffix: str) -> Iterator[Path]:
-    """A place to write a file in, moved to `path` when the block ends well."""
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"{path}: expected a file name that ends in {suffix}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".clipmg_") as staging:
-        partial = Path(staging, f"partial{suffix}")
-        yield partial
-        partial.replace(path)
-
-
 __all__ = [
     "CURVE_COLORS",
     "PLOT_STYLE",
     "attention_scale",
-    "complete_file",
     "draw_skeleton",
     "fit_text",
     "overlay_attention",

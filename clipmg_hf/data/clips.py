@@ -17,7 +17,6 @@ on batches in which only some rows have keypoints; the functions of this module 
 
 import hashlib
 import json
-import uuid
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +32,7 @@ import torch
 from safetensors import SafetensorError
 from torch.utils.data import Dataset, default_collate
 
+from clipmg_hf.files import write_file
 from clipmg_hf.processing import CLIPMGProcessor, get_layout
 from clipmg_hf.processing.video_processing_clipmg import denormalize_pixels, normalize_pixels
 
@@ -430,13 +430,7 @@ def _read_entry(path: Path) -> dict[str, torch.Tensor] | None:
 def _write_entry(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = safetensors.torch.save(tensors | {"checksum": torch.tensor(_checksum(tensors))})
-    # Workers and runs may write the same entry at once.
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, content)
 
 
 def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:

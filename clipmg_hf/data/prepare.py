@@ -13,13 +13,11 @@ import hashlib
 import itertools
 import json
 import logging
-import multiprocessing
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -36,7 +34,6 @@ from clipmg_hf.data.prepared_folder import (
     EXTENSIONS,
     LOCK_NAME,
     MANIFEST_NAME,
-    PARTIAL_SUFFIX,
     README_NAME,
     RECORD_NAME,
     digest_file,
@@ -47,6 +44,8 @@ from clipmg_hf.data.prepared_folder import (
 )
 from clipmg_hf.data.problems import DatasetFormatError, ProblemLog
 from clipmg_hf.data.schema import PERSONAL_COLUMNS
+from clipmg_hf.files import PARTIAL_SUFFIX, write_file
+from clipmg_hf.processes import make_pool
 from clipmg_hf.processing import VideoDecodingError, VideoReader
 
 
@@ -153,8 +152,8 @@ def _finish(
         "splits": {split: _count(values, features) for split, values in columns.items()},
         "files": {shard.name: {"rows": shard.stop - shard.start, **files[shard.name]} for shard in shards},
     }
-    _write_text(folder / README_NAME, _readme(manifest))
-    _write_text(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
+    write_file(folder / README_NAME, _readme(manifest))
+    write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
     (folder / RECORD_NAME).unlink(missing_ok=True)
     return manifest
 
@@ -264,7 +263,7 @@ def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]
     for name in leftovers:
         (folder / name).unlink()
     if record is None:
-        _write_text(folder / RECORD_NAME, json.dumps(identity, indent=2) + "\n")
+        write_file(folder / RECORD_NAME, json.dumps(identity, indent=2) + "\n")
     return finished
 
 
@@ -341,11 +340,7 @@ def _finished(work: Work, shards: list[Shard], num_proc: int) -> Iterator[tuple[
     if num_proc <= 1:
         yield from ((shard, *write_shard(work, shard)) for shard in shards)
         return
-    # A server that imports everything once and forks; where there is none, every process imports it.
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(method)
-    context.set_forkserver_preload([__name__])
-    with ProcessPoolExecutor(min(num_proc, len(shards)), context, _start_worker, (work,)) as pool:
+    with make_pool(min(num_proc, len(shards)), __name__, _start_worker, work) as pool:
         futures = {pool.submit(_write_in_worker, shard): shard for shard in shards}
         try:
             for future in as_completed(futures):
@@ -360,15 +355,6 @@ _worker_work: Work
 def _start_worker(work: Work) -> None:
     global _worker_work
     _worker_work = work
-    # A pool's workers outlive a parent that is killed, and would write beside the run that resumes.
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _write_in_worker(shard: Shard) -> tuple[dict[str, Any], list[str]]:
@@ -462,12 +448,6 @@ rows = datasets.load_dataset("path/of/this/folder")        # or clipmg_hf.data.l
 
 `manifest.json` holds the settings, the source, the classes and the digest of every file.
 """
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 __all__ = ["MANIFEST_NAME", "PrepareConfig", "load_prepared", "prepare_dataset", "verify_dataset"]

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.files import PARTIAL_SUFFIX
 from clipmg_hf.processing import VideoDecodingError, VideoReader
 
 
@@ -31,7 +32,6 @@ README_NAME = "README.md"
 # Says whose unfinished run is in a folder; `manifest.json` takes its place.
 RECORD_NAME = ".unfinished.json"
 LOCK_NAME = ".lock"
-PARTIAL_SUFFIX = ".partial"
 EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
 ARRAY_COLUMNS = ("keypoints", "keypoints_valid")
 # A reader of a stream holds one group in memory: about 3 MB of H.264 at 256 pixels, 25 MB of JPEG.
@@ -280,7 +280,6 @@ __all__ = [
     "EXTENSIONS",
     "LOCK_NAME",
     "MANIFEST_NAME",
-    "PARTIAL_SUFFIX",
     "README_NAME",
     "RECORD_NAME",
     "digest_file",

@@ -35,6 +35,7 @@ from clipmg_hf.data.statistics import (
     ratio,
     small_columns,
 )
+from clipmg_hf.files import complete_file
 from clipmg_hf.html_page import UNKNOWN, file_name, number, percent, plural
 from clipmg_hf.processing import KeypointLayout, VideoDecodingError, VideoReader, get_layout
 
@@ -53,7 +54,6 @@ try:
         INK,
         PAPER,
         PLOT_STYLE,
-        complete_file,
         draw_skeleton,
         fit_text,
         shorten,

@@ -19,14 +19,11 @@ import csv
 import hashlib
 import json
 import logging
-import multiprocessing
 import os
-import secrets
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -40,6 +37,8 @@ from tqdm import tqdm
 
 from clipmg_hf.data.discovery import shorten
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.files import PARTIAL_SUFFIX, write_file
+from clipmg_hf.processes import make_pool
 from clipmg_hf.processing import KeypointFileError, convert_keypoints, get_layout, read_openpose, valid_keypoints
 
 
@@ -516,7 +515,7 @@ class SkeletonCache:
         if num_proc < 2:
             yield from ((key, self._try_to_make(*key)) for key in keys)
             return
-        executor = ProcessPoolExecutor(num_proc, initializer=_exit_with_parent)
+        executor = make_pool(num_proc, __name__)
         try:
             futures = {executor.submit(self._try_to_make, *key): key for key in keys}
             for future in as_completed(futures):
@@ -526,25 +525,13 @@ class SkeletonCache:
 
     def _remove_abandoned(self) -> None:
         """Remove what processes that were killed left half written."""
-        for path in self.folder.glob(".*.partial"):
+        for path in self.folder.glob(f".*{PARTIAL_SUFFIX}"):
             try:
                 if time.time() - path.stat().st_mtime > ABANDONED_AFTER:
                     path.unlink()
             except FileNotFoundError:
                 # Another process was faster.
                 continue
-
-
-def _exit_with_parent() -> None:
-    """End this worker when its parent is killed; `concurrent.futures` lets it wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -607,12 +594,7 @@ def _write_entry(entry: Path, skeleton: Skeleton, source: str, state: str) -> No
     }
     content = save_tensors({"keypoints": keypoints}, metadata)
     entry.parent.mkdir(parents=True, exist_ok=True)
-    partial = entry.with_name(f".{entry.stem}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(entry)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_file(entry, content)
 
 
 def _checksum(keypoints: np.ndarray, layout: str, facts: str) -> int:

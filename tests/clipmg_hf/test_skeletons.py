@@ -1,11 +1,12 @@
 """Skeleton files are read as documented, every doubt is settled or reported, and conversion survives anything."""
 
+import errno
 import json
 import logging
 import multiprocessing
 import os
-import select
-import signal
+import subprocess
+import sys
 import time
 
 import datasets
@@ -584,32 +585,51 @@ def test_a_full_disk_is_no_problem_of_a_file_and_leaves_nothing(tmp_path, cache,
     assert [*cache.folder.iterdir()] == []
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes inherit the reader that hangs")
+CONVERT = """
+import sys
+from clipmg_hf.data.skeletons import SkeletonCache
+
+files = [(path, "light_hand_csv") for path in sys.argv[3:]]
+SkeletonCache(sys.argv[1]).convert(files, int(sys.argv[2]), show_progress=False)
+"""
+
+
+def is_being_read(pipe):
+    """Whether a process waits for a named pipe's content."""
+    try:
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+    except OSError as error:
+        assert error.errno == errno.ENXIO
+        return False
+    return True
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the readers hang at named pipes")
 @pytest.mark.parametrize("num_proc", [1, 2])
 def test_a_killed_conversion_goes_on_where_it_stopped(tmp_path, cache, monkeypatch, num_proc):
-    files = [(write_light(tmp_path / f"{number}.csv"), "light_hand_csv") for number in range(8)]
-    read, (reading_end, writing_end) = skeletons._READERS["light_hand_csv"], os.pipe()
-
-    def read_or_hang(path):
-        if int(path.stem) >= 4:
-            os.write(writing_end, b"x")
-            time.sleep(600)
-        return read(path)
-
-    with monkeypatch.context() as patch:
-        patch.setitem(skeletons._READERS, "light_hand_csv", read_or_hang)
-        process = multiprocessing.get_context("fork").Process(target=cache.convert, args=(files, num_proc, False))
-        process.start()
-    os.close(writing_end)
-    with os.fdopen(reading_end, "rb", buffering=0) as pipe:
-        for _ in range(num_proc):
-            assert pipe.read(1) == b"x"
+    sound = [write_light(tmp_path / f"{number}.csv") for number in range(4)]
+    pipes = [tmp_path / f"{number}.csv" for number in range(4, 8)]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    command = [sys.executable, "-c", CONVERT, str(cache.folder), str(num_proc), *map(str, [*sound, *pipes])]
+    with subprocess.Popen(command) as process:
+        wait_until(lambda: len([*cache.folder.glob("*.safetensors")]) == 4)
+        time.sleep(0.5)
         process.kill()
-        process.join(30)
-        assert process.exitcode == -signal.SIGKILL
-        # The pipe ends when the last worker is gone, too.
-        assert select.select([pipe], [], [], 30)[0] and pipe.read(1) == b""
+    wait_until(lambda: not any(map(is_being_read, pipes)))
+    for pipe in pipes:
+        pipe.unlink()
+        write_light(pipe)
 
+    files = [(path, "light_hand_csv") for path in [*sound, *pipes]]
     names = record_reads(monkeypatch)
     assert cache.convert(files, show_progress=False) == [None] * 8
     assert names == [f"{number}.csv" for number in range(4, 8)]
