@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 BUILDER_VERSION = 1
 # Videos with few clips share a table: a record batch for each row would cost more than the row.
 MIN_ROWS_PER_TABLE = 128
+# Notes of a kind that go to the log.
+MAX_LOGGED = 20
 
 
 @dataclass
@@ -117,8 +119,17 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         cache = SkeletonCache(Path(self._cache_dir_root) / "clipmg_skeletons")
         source = examine(self.source, cache, self.config.on_error, self.num_proc)
-        if source.skipped:
-            logger.warning("%s: left out, %s", source.root, DatasetFormatError(list(source.skipped)))
+        for title, notes in (
+            ("assumed", source.assumptions),
+            ("missing", source.missing),
+            ("left out", source.skipped),
+        ):
+            for note in notes[:MAX_LOGGED]:
+                logger.warning("%s: %s: %s", source.name, title, note)
+            if len(notes) > MAX_LOGGED:
+                logger.warning(
+                    "%s: %s: and %d more, see info.description", source.name, title, len(notes) - MAX_LOGGED
+                )
         if self.config.name in ("online", "emotion"):
             source = _keep_whole_videos(source)
         if self.config.name == "emotion":
@@ -130,7 +141,8 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
                 f"Files: {self.config.fingerprint}",
                 f"Splits: {json.dumps(assignment.record)}",
                 *source.findings,
-                *source.missing,
+                *(f"assumed: {note}" for note in source.assumptions),
+                *(f"missing: {note}" for note in source.missing),
                 *(f"skipped: {problem}" for problem in source.skipped),
             ]
         )
@@ -346,6 +358,8 @@ def load_source(
         DatasetFormatError: Files are not as documented; all problems are named at once.
         ValueError: An option is not as described.
     """
+    if num_proc is not None and num_proc < 1:
+        raise ValueError(f"num_proc is {num_proc}; expected at least 1, or None.")
     cache = None if cache_dir is None else str(cache_dir)
     builder = builder_class(cache, data_dir=path, config_name=name, **config)
     builder.num_proc = num_proc

@@ -1,7 +1,6 @@
 """Opening what was found: headers of videos, skeletons, and every interval checked against both."""
 
 import dataclasses
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +19,6 @@ from clipmg_hf.data.problems import OnError, ProblemLog
 from clipmg_hf.data.skeletons import Facts, SkeletonCache, summarize_facts
 from clipmg_hf.data.source import CLIP_SCHEMA, DataSource
 
-
-logger = logging.getLogger(__name__)
 
 # A video and its skeleton may disagree by this many frames at the end; more is a problem (our choice).
 FRAME_TOLERANCE = 1
@@ -244,7 +241,6 @@ def _drop_empty_clips(source: DataSource, skeleton_rows: np.ndarray) -> DataSour
         return source
     videos = pc.unique(source.clips.filter(pa.array(empty))["video_id"]).to_pylist()
     note = f"{int(empty.sum())} clips have neither video nor keypoints and are left out: videos {shorten(videos)}."
-    logger.warning("%s: %s", source.root, note)
     return dataclasses.replace(source, clips=source.clips.filter(pa.array(~empty)), missing=(*source.missing, note))
 
 

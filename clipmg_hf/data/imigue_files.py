@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from clipmg_hf.data.discovery import check_folder, list_archives, list_files, shorten
-from clipmg_hf.data.imigue_labels import Clips, Videos, read_miga, read_oulu
+from clipmg_hf.data.imigue_labels import FPS, HEIGHT, WIDTH, Clips, Videos, read_miga, read_oulu
 from clipmg_hf.data.labels import IMIGUE_GROUP_NAMES, IMIGUE_GROUPS
 from clipmg_hf.data.problems import DatasetFormatError, OnError, ProblemLog
 from clipmg_hf.data.source import CLIP_SCHEMA, VIDEO_SCHEMA, Columns, DataSource, make_table
@@ -91,10 +91,23 @@ def find_imigue(path: str | PathLike, on_error: OnError = "raise", skeleton: str
         keypoint_layout=layout_name,
         known_counts=KNOWN_COUNTS[_release(files, videos)],
         findings=(*findings, *more_findings),
+        assumptions=tuple(_list_assumptions(videos)),
         missing=(*missing, *more_missing, *without_files),
         skipped=tuple(log.problems),
         fingerprint_files=tuple(str(path) for path in all_files if path.suffix in (".csv", ".xlsx", ".mp4", ".json")),
     )
+
+
+def _list_assumptions(videos: Videos) -> list[str]:
+    """What the files do not tell."""
+    assumptions = []
+    if any(video.get("subject") is None for video in videos.values()):
+        assumptions.append(
+            "subjects: the packs do not name them; a split by subject goes by video, so a person may be in two splits."
+        )
+    if any("video" not in video for video in videos.values()):
+        assumptions.append(f"frames without RGB: {WIDTH} x {HEIGHT} pixels and {FPS:g} per second, as published.")
+    return assumptions
 
 
 def _sort_files(paths: list[Path], log: ProblemLog) -> _Files:

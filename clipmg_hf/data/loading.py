@@ -12,8 +12,8 @@ from clipmg_hf.data.discovery import check_folder, list_files
 from clipmg_hf.data.imigue import load_imigue
 from clipmg_hf.data.imigue_files import find_imigue
 from clipmg_hf.data.ma52 import find_ma52, load_ma52
-from clipmg_hf.data.prepared_folder import MANIFEST_NAME, load_prepared, read_manifest
-from clipmg_hf.data.problems import OnError
+from clipmg_hf.data.prepared_folder import MANIFEST_NAME, RECORD_NAME, load_prepared, read_manifest
+from clipmg_hf.data.problems import DatasetFormatError, OnError
 from clipmg_hf.data.smg import find_smg, load_smg
 from clipmg_hf.data.source import DataSource, Description, PartCounts
 
@@ -26,23 +26,45 @@ LOADERS: dict[str, Callable[..., datasets.DatasetDict]] = {
 }
 
 
+# Files that only one data set has, by their names.
+_MARKS = {
+    "imigue": r"\d{4}_(label|light_hand)\.csv|\d{4}_openpose\.xlsx|labels_\d{8}\.csv",
+    "smg": r"Sample\d+_(finelabels|skeleton)\.csv",
+    "ma52": r"\w+_list_videos\.txt",
+    "prepared": re.escape(MANIFEST_NAME),
+}
+
+
 def detect_dataset(path: str | PathLike) -> str:
     """Tell which data set a folder holds: `"imigue"`, `"smg"`, `"ma52"` or `"prepared"`.
 
     What is none of them counts as iMiGUE, whose reader says what it expected.
 
     Raises:
-        DatasetFormatError: There is no folder.
+        DatasetFormatError: There is no folder, or it holds several data sets or none that this function loads.
     """
     root = check_folder(path, "the folder of a data set")
     if (root / MANIFEST_NAME).is_file():
         return "prepared"
-    names = [file.name for file in list_files(root)]
-    if any(re.fullmatch(r"Sample\d+_(finelabels|skeleton)\.csv", name) for name in names):
-        return "smg"
-    if any(name.endswith("_list_videos.txt") for name in names):
-        return "ma52"
-    return "imigue"
+    if (root / RECORD_NAME).is_file():
+        raise DatasetFormatError(f"{root}: prepare_dataset has not finished here; expected it to be run to the end.")
+    found: dict[str, Path] = {}
+    packs: list[Path] = []
+    for file in list_files(root):
+        for name, pattern in _MARKS.items():
+            if re.fullmatch(pattern, file.name):
+                found.setdefault(name, file)
+        if file.suffix in (".pkl", ".pickle"):
+            packs.append(file)
+    if len(found) > 1:
+        places = ", ".join(f"{name} ({file.relative_to(root)})" for name, file in found.items())
+        raise DatasetFormatError(f"{root}: several data sets, {places}; expected the folder of one.")
+    if not found and packs:
+        raise DatasetFormatError(
+            f"{root}: holds pickles such as {packs[0].relative_to(root)}; expected a data set's own files. "
+            "`clipmg_hf.data.load_pyskl` and `load_miga_arrays` read such packs."
+        )
+    return next(iter(found), "imigue")
 
 
 def find_source(path: str | PathLike, on_error: OnError = "raise") -> DataSource:

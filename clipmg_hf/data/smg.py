@@ -67,7 +67,7 @@ def find_smg(path: str | PathLike, on_error: OnError = "raise", skeleton: str = 
             f"{files['finelabels'][video_id]}: no folder above it names a part; expected smg_skeleton_train or so."
         )
     lengths = {v: facts[v][0] or _count_frames(files["color"].get(v)) for v in labels}
-    base, base_finding = _tell_index_base(labels, lengths)
+    base, base_finding, base_is_assumed = _tell_index_base(labels, lengths)
     has_skeletons = skeleton == "auto" and bool(files["skeleton"])
     missing = [] if has_skeletons else ["skeletons: there are none, so clips have RGB alone."]
     if has_skeletons and (absent := sorted(set(labels) - set(files["skeleton"]))):
@@ -98,7 +98,11 @@ def find_smg(path: str | PathLike, on_error: OnError = "raise", skeleton: str = 
         group_names=SMG_GROUP_NAMES,
         keypoint_layout="kinect-25" if has_skeletons else None,
         known_counts=KNOWN_COUNTS,
-        findings=(base_finding, *hidden_finding, "subjects: the files do not name them; splits go by video."),
+        findings=(*hidden_finding, *([] if base_is_assumed else [base_finding])),
+        assumptions=(
+            *([base_finding] if base_is_assumed else []),
+            "subjects: the files do not name them; a split by subject goes by video.",
+        ),
         missing=tuple(missing),
         skipped=tuple(log.problems),
         fingerprint_files=tuple(str(path) for path in all_files if path.suffix in (".csv", ".mp4")),
@@ -165,15 +169,23 @@ def _count_frames(recording: Path | None) -> int | None:
     return header.num_frames if isinstance(header, VideoHeader) else None
 
 
-def _tell_index_base(labels: dict[str, list[_Row]], num_frames: dict[str, int | None]) -> tuple[int, str]:
-    """Tell whether frames count from 0 or from 1: a start of 0 or an end past the last index gives it away."""
+def _tell_index_base(labels: dict[str, list[_Row]], num_frames: dict[str, int | None]) -> tuple[int, str, bool]:
+    """Tell whether frames count from 0 or from 1: a start of 0 or an end past the last index gives it away.
+
+    Returns:
+        `tuple`: The first number, a sentence about it, and whether it is assumed.
+    """
     starts = min((start for rows in labels.values() for _, start, _, _ in rows), default=0)
     full = [v for v, rows in labels.items() if num_frames[v] and any(end == num_frames[v] for _, _, end, _ in rows)]
     if starts == 0:
-        return 0, "labels: frames count from 0 (an interval starts there)."
+        return 0, "labels: frames count from 0 (an interval starts there).", False
     if full:
-        return 1, f"labels: frames count from 1 (intervals end at the number of frames: {shorten(full)})."
-    return 0, "labels: nothing tells whether frames count from 0 or from 1; 0 is assumed, which may be a frame late."
+        return 1, f"labels: frames count from 1 (intervals end at the number of frames: {shorten(full)}).", False
+    return (
+        0,
+        "labels: nothing tells whether frames count from 0 or from 1; 0 is assumed, which may be a frame late.",
+        True,
+    )
 
 
 def _make_clips(

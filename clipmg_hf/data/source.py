@@ -20,6 +20,7 @@ from clipmg_hf.data.schema import HIDDEN_LABEL
 
 
 PARTS = ("train", "validation", "test")
+NOTE_TITLES = ("findings", "assumptions", "missing", "warnings", "skipped")
 DESCRIPTION_HEADER = ("part", "videos", "clips", "no label", "RGB", "skeleton", "subjects")
 # `part` is the official split; None for videos that belong to none. `num_frames` of a clip's file is not here: the
 # interval is known, or, in trimmed data, filled in by `examine` (end_frame -1 until then).
@@ -79,6 +80,7 @@ class DataSource:
         known_counts (`Mapping`): Published numbers of videos and clips for each part and for `"all"`; `None` where
             unknown.
         findings (`tuple[str, ...]`): What was found out about the files, one sentence each.
+        assumptions (`tuple[str, ...]`): What the files do not tell, and what is assumed instead.
         missing (`tuple[str, ...]`): What is not there, one sentence each.
         skipped (`tuple[str, ...]`): Problems whose clips were left out (`on_error="skip"`).
         fingerprint_files (`tuple[str, ...]`): Files whose change changes the data.
@@ -95,6 +97,7 @@ class DataSource:
     keypoint_layout: str | None
     known_counts: Mapping[str, tuple[int | None, int]] = field(default_factory=dict)
     findings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     fingerprint_files: tuple[str, ...] = ()
@@ -146,6 +149,7 @@ class Description:
     root: str
     parts: tuple[PartCounts, ...]
     findings: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
@@ -157,7 +161,7 @@ class Description:
         for row in rows:
             cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
             lines.append("  ".join(cells))
-        for title in ("findings", "missing", "warnings", "skipped"):
+        for title in NOTE_TITLES:
             if entries := getattr(self, title):
                 lines += ["", f"{title}:", *(f"  - {entry}" for entry in entries)]
         return "\n".join(lines)
@@ -213,6 +217,7 @@ def describe(source: DataSource) -> Description:
         str(source.root),
         tuple(rows),
         source.findings,
+        source.assumptions,
         source.missing,
         tuple(warnings),
         source.skipped,

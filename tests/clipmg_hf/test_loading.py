@@ -77,3 +77,32 @@ def test_the_command_lists_the_problems(tmp_path):
     assert "class 77 is unknown" in result.stderr
     skipped = CliRunner().invoke(app, ["data", str(root), "--skip", "--json"])
     assert len(json.loads(skipped.stdout)["skipped"]) == 2
+
+
+def test_several_data_sets_in_a_folder_are_told_apart(folders):
+    with pytest.raises(
+        DatasetFormatError, match=r"several data sets, imigue \(imigue/.*smg \(smg/.*expected the folder of"
+    ):
+        describe_folder(folders["imigue"].parent)
+
+
+def test_packs_and_unfinished_folders_are_told(tmp_path):
+    write_layout(tmp_path / "pyskl", "pyskl")
+    with pytest.raises(DatasetFormatError, match=r"holds pickles such as .*`clipmg_hf.data.load_pyskl`"):
+        describe_folder(tmp_path / "pyskl")
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / ".unfinished.json").write_text("{}")
+    with pytest.raises(DatasetFormatError, match=r"prepare_dataset has not finished here"):
+        describe_folder(tmp_path / "half")
+
+
+def test_what_is_assumed_is_said_once(tmp_path, caplog):
+    root = write_layout(tmp_path / "miga", "miga", rgb=False)
+    rows = load_clips(root, cache_dir=tmp_path / "cache", protocol="cross_subject")
+    for note in ("subjects: the packs do not name them", "frames without RGB: 1280 x 720 pixels"):
+        assert note in rows["train"].info.description
+        assert caplog.text.count(note) == 1
+    load_clips(root, cache_dir=tmp_path / "cache", protocol="cross_subject")
+    assert caplog.text.count("subjects: the packs do not name them") == 1
+    with pytest.raises(ValueError, match="num_proc is 0; expected at least 1"):
+        load_clips(root, num_proc=0)

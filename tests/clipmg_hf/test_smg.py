@@ -65,7 +65,7 @@ def test_a_clip_that_starts_at_0_tells_the_index_base(copy, cache):
 
 
 def test_an_index_base_that_nothing_tells_is_reported(pack):
-    assert any("nothing tells whether frames count from 0 or from 1" in text for text in find_smg(pack).findings)
+    assert any("nothing tells whether frames count from 0 or from 1" in text for text in find_smg(pack).assumptions)
 
 
 def test_joints_are_pixels_of_the_color_image(pack, cache):
