@@ -119,21 +119,11 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         cache = SkeletonCache(Path(self._cache_dir_root) / "clipmg_skeletons")
         source = examine(self.source, cache, self.config.on_error, self.num_proc)
-        for title, notes in (
-            ("assumed", source.assumptions),
-            ("missing", source.missing),
-            ("left out", source.skipped),
-        ):
-            for note in notes[:MAX_LOGGED]:
-                logger.warning("%s: %s: %s", source.name, title, note)
-            if len(notes) > MAX_LOGGED:
-                logger.warning(
-                    "%s: %s: and %d more, see info.description", source.name, title, len(notes) - MAX_LOGGED
-                )
         if self.config.name in ("online", "emotion"):
             source = _keep_whole_videos(source)
         if self.config.name == "emotion":
             source = _keep_known_emotions(source)
+        _log_notes(source)
         assignment = assign_splits(source, self.settings, self.train_subjects)
         self.info.description = "\n".join(
             [
@@ -175,6 +165,16 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             if sum(map(len, tables)) >= MIN_ROWS_PER_TABLE or row == rows[-1]:
                 yield row, pa.concat_tables(tables).combine_chunks()
                 tables = []
+
+
+def _log_notes(source: DataSource) -> None:
+    """Say once, when rows are made, what they rest on; it stays in `info.description`."""
+    notes = {"assumed": source.assumptions, "missing": source.missing, "left out": source.skipped}
+    for title, lines in notes.items():
+        for line in lines[:MAX_LOGGED]:
+            logger.warning("%s: %s: %s", source.name, title, line)
+        if (more := len(lines) - MAX_LOGGED) > 0:
+            logger.warning("%s: %s: and %d more, see info.description", source.name, title, more)
 
 
 def _keep_whole_videos(source: DataSource) -> DataSource:
