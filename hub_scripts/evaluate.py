@@ -1,0 +1,147 @@
+"""Evaluate a checkpoint on a split: numbers with intervals, tables, scores of every clip, drawings, a page.
+
+Command:  python hub_scripts/evaluate.py --model runs/full --data_dir /data/imigue --split test --output_dir OUT
+          ... --num_views 10 --flip true            # 10-clip x mirrored, averaged
+          ... --modality rgb                        # what one stream is worth to a model that was trained on both
+          ... --submission 2025 --report true       # also submission.csv, and OUT/report.html of the run
+Cost:     every view decodes its clip again. With clips of 320 x 180 and the demo's small model a view took 15 ms of
+          processor time, 21 ms with its mirror image; --num_workers spreads the decoding.
+Expected: OUT/metrics.json (also: checkpoint, data, options, versions), scores.parquet (hub_scripts/fuse_scores.py
+          fuses several), clips.csv (loss and gate of each clip), per_class.csv, per_group.csv, confusion_matrix.csv,
+          calibration.csv, and strips/ with the hardest clips. A split without labels gives scores and clips alone.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import datasets
+import torch
+from rich.console import Console
+from rich.markup import escape
+from transformers import HfArgumentParser
+
+from clipmg_hf.data import load_clips
+from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.evaluation import EvaluationOptions, evaluate_checkpoint
+from clipmg_hf.evaluation_results import (
+    class_groups,
+    describe_checkpoint,
+    measure,
+    options_facts,
+    print_results,
+    write_evaluation,
+)
+from clipmg_hf.inference import load_model
+from clipmg_hf.score_files import write_submission
+
+
+@dataclass
+class EvaluateArguments:
+    """What to evaluate, on what, and where to."""
+
+    model: str = field(metadata={"help": "Folder of a checkpoint, or owner/name on the Hub."})
+    data_dir: str = field(metadata={"help": "Folder of the data set, prepared or not."})
+    output_dir: str = field(metadata={"help": "Folder of the results; those of an earlier evaluation are replaced."})
+    split: str = field(default="validation", metadata={"help": "Name of the split."})
+    protocol: str | None = field(
+        default=None, metadata={"help": "How to split; the data set's official way if unset."}
+    )
+    validation: float | None = field(default=None, metadata={"help": "Share of the training subjects to validate on."})
+    split_seed: int | None = field(default=None, metadata={"help": "Seed of that choice."})
+    cache_dir: str | None = field(default=None, metadata={"help": "Where converted data lies."})
+    num_proc: int | None = field(default=None, metadata={"help": "Processes that convert skeletons."})
+    device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; cuda if there."})
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
+        default="auto", metadata={"help": "Type of the weights; auto is the one that they were saved with."}
+    )
+    bootstrap_samples: int = field(default=1000, metadata={"help": "Draws of videos behind the intervals."})
+    confidence: float = field(default=0.95, metadata={"help": "Probability of the intervals."})
+    num_hardest: int = field(default=8, metadata={"help": "Clips of the highest loss to draw; 0 draws none."})
+    num_right: int = field(default=4, metadata={"help": "Clips predicted right to draw."})
+    submission: Literal["2023", "2025"] | None = field(
+        default=None, metadata={"help": "Also write submission.csv in this form of the MiGA challenge."}
+    )
+    report: bool = field(default=False, metadata={"help": "Also write report.html."})
+    run_dir: str | None = field(
+        default=None, metadata={"help": "Training run that the report tells about; the model's folder if unset."}
+    )
+
+
+def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any]]:
+    """The rows to evaluate, and where they come from.
+
+    Raises:
+        DatasetFormatError: The data cannot be read, or has no such split.
+    """
+    given = {
+        "protocol": args.protocol,
+        "validation": args.validation,
+        "seed": args.split_seed,
+        "cache_dir": args.cache_dir,
+        "num_proc": args.num_proc,
+    }
+    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    splits = load_clips(args.data_dir, **settings)
+    if args.split not in splits:
+        raise DatasetFormatError(f"{args.data_dir}: no split {args.split!r}; it has {', '.join(splits)}.")
+    rows = splits[args.split]
+    facts = {
+        "path": args.data_dir,
+        "split": args.split,
+        "settings": {name: settings[name] for name in ("protocol", "validation", "seed") if name in settings},
+        "description": rows.info.description.splitlines(),
+        "fingerprint": rows._fingerprint,
+    }
+    return rows, facts
+
+
+def run(args: EvaluateArguments, options: EvaluationOptions, console: Console) -> None:
+    """Load, score, measure, write, draw and report."""
+    dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
+    model, processor = load_model(args.model, args.device, dtype)
+    checkpoint = describe_checkpoint(args.model)
+    rows, data = load_split(args)
+    evaluation = evaluate_checkpoint(
+        model, processor, rows, options, checkpoint=args.model, revision=checkpoint["revision"], split=args.split
+    )
+    groups = class_groups(rows)
+    measurement = measure(evaluation.scores, groups, args.bootstrap_samples, args.confidence)
+    facts = {
+        "checkpoint": checkpoint,
+        "data": data,
+        "options": {**options_facts(options), "device": str(model.device), "dtype": str(model.dtype)},
+        "bootstrap": {"num_samples": args.bootstrap_samples, "confidence": args.confidence, "unit": "video"},
+    }
+    output = Path(args.output_dir)
+    write_evaluation(output, evaluation, groups, measurement, facts)
+    if args.submission is not None:
+        write_submission(evaluation.scores, output / "submission.csv", form=args.submission)
+    if args.num_hardest or args.num_right:
+        from clipmg_hf.evaluation_strips import write_strips
+
+        counts: dict[str, Any] = {"num_hardest": args.num_hardest, "num_right": args.num_right}
+        write_strips(output, model, processor, rows, evaluation.scores, options, **counts)
+    print_results(console, evaluation.scores, measurement)
+    if args.report:
+        write_report(Path(args.run_dir or args.model), output, console)
+    console.print(f"wrote {escape(str(output))}", soft_wrap=True, highlight=False)
+
+
+def write_report(run_dir: Path, output: Path, console: Console) -> None:
+    """Write the page beside the results."""
+    from clipmg_hf.run_report import write_run_report
+
+    path = write_run_report(run_dir, output, output)
+    console.print(f"wrote {escape(str(path))}", soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Parse the arguments and run."""
+    parser = HfArgumentParser(cast(Any, (EvaluateArguments, EvaluationOptions)))
+    args, options = parser.parse_args_into_dataclasses()
+    run(args, options, Console())
+
+
+if __name__ == "__main__":
+    main()
