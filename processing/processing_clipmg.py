@@ -17,6 +17,17 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
+from .augmentation_clipmg import (
+    ColourChange,
+    Purpose,
+    Stream,
+    child_generator,
+    draw_colour_change,
+    draw_dropped_stream,
+    draw_stretch,
+    drop_keypoints,
+    shake_keypoints,
+)
 from .geometry_clipmg import SquareCrop, full_frame_crop, random_resized_crop, subject_crop
 from .keypoint_layouts_clipmg import KeypointLayout, convert_keypoints, get_layout, layout_from_count, valid_keypoints
 from .openpose_clipmg import read_openpose
@@ -35,6 +46,9 @@ from .video_processing_clipmg import (
 
 # Far beyond any frame: a coordinate of more pixels is damage, and squares of it still fit float32.
 MAX_KEYPOINT_VALUE = 1e6
+# In the order of `draw_colour_change`.
+_COLOURS = ("brightness", "contrast", "saturation", "hue")
+_AMOUNTS = ("keypoint_noise", *_COLOURS)
 
 
 class CLIPMGProcessorKwargs(ProcessingKwargs, total=False):
@@ -108,9 +122,30 @@ class CLIPMGProcessor(ProcessorMixin):
         keypoint_layout (`str`, defaults to `"imigue-22"`): Layout that the model reads; keypoints of other layouts are
             converted to it.
         crop_padding (`float`, defaults to 0.25): Margin around the person, relative to the side of the keypoints' box.
-        augmentation_area (`tuple[float, float]`, defaults to `(0.56, 1.0)`): With `augment=True`, the share of the
-            crop's area that is kept.
-        augmentation_flip (`float`, defaults to 0.5): With `augment=True`, the probability of mirroring.
+        augmentation_area (`tuple[float, float]`, defaults to `(0.56, 1.0)`): The share of the crop's area that is
+            kept; `(1.0, 1.0)` is off.
+        augmentation_flip (`float`, defaults to 0.5): Probability of mirroring, with left and right exchanged.
+        augmentation_time (`float`, defaults to 1.0): Least share of the clip's length that is kept, a random stretch
+            for both streams; in (0, 1]. Without effect where every frame is kept (`do_sample_frames=False`).
+        augmentation_drop_video, augmentation_drop_pose (`float`, defaults to 0.0): Probabilities of hiding one of the
+            streams of a clip that has both; their sum is at most 1. A clip without its video is not decoded. A clip
+            without its pose shows the whole frame, as it does in prediction without keypoints.
+        augmentation_drop_keypoints (`float`, defaults to 0.0): Probability of each keypoint to be missing in the whole
+            clip; in [0, 1).
+        augmentation_drop_pose_frames (`float`, defaults to 0.0): Probability of each pose frame to lose all of its
+            keypoints; in [0, 1). If the two would leave no keypoint in a clip, they leave all.
+        augmentation_keypoint_noise (`float`, defaults to 0.0): Standard deviation of x and y, relative to the side of
+            the processed frame; whatever the confidence.
+        augmentation_brightness, augmentation_contrast, augmentation_saturation (`float`, defaults to 0.0): How far
+            the factor, one for all frames of a clip, may lie from 1, as in torchvision's `ColorJitter`.
+        augmentation_hue (`float`, defaults to 0.0): Likewise in turns of the colour circle, in [0, 0.5].
+
+    Everything named `augmentation_` takes effect with `augment=True` alone. The crop is chosen from the true keypoints
+    of the whole clip, so that the view of the frames depends neither on the stretch nor on lost or noisy keypoints.
+
+    A clip's seed gives one generator, which draws in this order: the frames inside their segments, the RGB frames
+    inside their groups, then the square and the mirroring. Stretch, hidden stream, lost keypoints, noise and colours
+    each have a child generator (`augmentation_clipmg.child_generator`): none of these changes the draws of another.
 
     Raises:
         ValueError: An unknown layout, or a number outside its range.
@@ -127,19 +162,57 @@ class CLIPMGProcessor(ProcessorMixin):
         crop_padding=0.25,
         augmentation_area=(0.56, 1.0),
         augmentation_flip=0.5,
+        augmentation_time=1.0,
+        augmentation_drop_video=0.0,
+        augmentation_drop_pose=0.0,
+        augmentation_drop_keypoints=0.0,
+        augmentation_drop_pose_frames=0.0,
+        augmentation_keypoint_noise=0.0,
+        augmentation_brightness=0.0,
+        augmentation_contrast=0.0,
+        augmentation_saturation=0.0,
+        augmentation_hue=0.0,
     ):
         super().__init__(video_processor)
-        least, greatest = augmentation_area
-        if not 0 < least <= greatest <= 1:
-            raise ValueError(f"augmentation_area is {augmentation_area}; expected 0 < least <= greatest <= 1.")
-        if not 0 <= augmentation_flip <= 1:
-            raise ValueError(f"augmentation_flip is {augmentation_flip}; expected a probability.")
-        if not 0 <= crop_padding < float("inf"):
-            raise ValueError(f"crop_padding is {crop_padding}; expected at least 0.")
         self.keypoint_layout = get_layout(keypoint_layout).name
         self.crop_padding = crop_padding
-        self.augmentation_area = (least, greatest)
+        self.augmentation_area = tuple(augmentation_area)
         self.augmentation_flip = augmentation_flip
+        self.augmentation_time = augmentation_time
+        self.augmentation_drop_video = augmentation_drop_video
+        self.augmentation_drop_pose = augmentation_drop_pose
+        self.augmentation_drop_keypoints = augmentation_drop_keypoints
+        self.augmentation_drop_pose_frames = augmentation_drop_pose_frames
+        self.augmentation_keypoint_noise = augmentation_keypoint_noise
+        self.augmentation_brightness = augmentation_brightness
+        self.augmentation_contrast = augmentation_contrast
+        self.augmentation_saturation = augmentation_saturation
+        self.augmentation_hue = augmentation_hue
+        self._check_settings()
+
+    def _check_settings(self) -> None:
+        """Raise a ValueError for a number outside its range; the comparisons are false for NaN."""
+        least, greatest = self.augmentation_area
+        if not 0 < least <= greatest <= 1:
+            raise ValueError(f"augmentation_area is {self.augmentation_area}; expected 0 < least <= greatest <= 1.")
+        for name in ("crop_padding", *(f"augmentation_{name}" for name in _AMOUNTS)):
+            if not 0 <= (value := getattr(self, name)) < float("inf"):
+                raise ValueError(f"{name} is {value}; expected at least 0.")
+        for name in ("augmentation_flip", "augmentation_drop_video", "augmentation_drop_pose"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise ValueError(f"{name} is {value}; expected a probability.")
+        for name in ("augmentation_drop_keypoints", "augmentation_drop_pose_frames"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; expected a probability below 1.")
+        if not 0 < self.augmentation_time <= 1:
+            raise ValueError(f"augmentation_time is {self.augmentation_time}; expected a share in (0, 1].")
+        if self.augmentation_hue > 0.5:
+            raise ValueError(f"augmentation_hue is {self.augmentation_hue}; expected at most 0.5, half a turn.")
+        if self.augmentation_drop_video + self.augmentation_drop_pose > 1:
+            raise ValueError(
+                f"augmentation_drop_video is {self.augmentation_drop_video} and augmentation_drop_pose is "
+                f"{self.augmentation_drop_pose}; expected a sum of at most 1: no clip loses both."
+            )
 
     @classmethod
     def from_model_config(cls, config: Any, **kwargs: Any) -> "CLIPMGProcessor":
@@ -188,8 +261,11 @@ class CLIPMGProcessor(ProcessorMixin):
             interval_unit (`str`, defaults to `"frames"`): `"frames"` or `"seconds"` since the first frame.
             source_layout (`str`, *optional*): Layout of arrays; by default told from the number of keypoints.
             missing_keypoints (`str`, defaults to `"error"`): `"mask"` fills the points that the source layout lacks.
-            augment (`bool`, defaults to `False`): Draw frames inside their segments, crop and mirror at random.
-            seeds (`int` or one per clip, *optional*): Seeds of the augmentation; by default drawn from torch.
+            augment (`bool`, defaults to `False`): Draw frames inside their segments, crop and mirror at random, and
+                whatever else the processor's attributes `augmentation_...` switch on.
+            seeds (`int` or one per clip, *optional*): Seeds of the augmentation; by default drawn from torch. With the
+                same seed and attributes a clip gives the same, whatever the process and the other clips of a batch; an
+                `int` stands for another seed at each place of the batch.
             return_metadata (`bool`, defaults to `False`): Also return `clips`, a list of [`CLIPMGClip`].
             kwargs: Any of [`CLIPMGVideoProcessorKwargs`], for this call.
 
@@ -197,7 +273,7 @@ class CLIPMGProcessor(ProcessorMixin):
             `BatchFeature` with `pixel_values` float32 (B, T, 3, size, size); `keypoints` float32 (B, T_p, K, 3): x, y
             in [0, 1] of the processed frame where inside it, and confidence; `keypoint_mask` bool (B, T_p), `False`
             where no person is. What is missing is zero. Without videos there are no `pixel_values`; if only some clips
-            lack one, `frame_mask` bool (B, T) is `False` for them.
+            lack one, or hide it (`augmentation_drop_video`), `frame_mask` bool (B, T) is `False` for them.
 
         Raises:
             VideoDecodingError: A video or an interval cannot be read.
@@ -220,7 +296,7 @@ class CLIPMGProcessor(ProcessorMixin):
                 columns.setdefault(name, []).append(tensor)
         if videos is None:
             del columns["pixel_values"]
-        if videos is None or all(clip.video is not None for clip in clips):
+        if videos is None or all(mask.all() for mask in columns["frame_mask"]):
             del columns["frame_mask"]
         data = {name: stack_clips(tensors) for name, tensors in columns.items()}
         features = BatchFeature(data, tensor_type=settings.return_tensors)
@@ -264,16 +340,24 @@ class CLIPMGProcessor(ProcessorMixin):
             info = video.info
             first, last = video.resolve_interval(*clip.interval, unit)
             points = None if keypoints is None else keypoints.rows(first, last, info.name, info.num_frames)
-            rgb_indices, pose_indices = sample_clip(last - first, settings, generator)
+            rgb_indices, pose_indices = self._choose_frames(last - first, settings, generator)
+            pose = None if points is None else points[pose_indices]
+            dropped = self._choose_dropped_stream(clip.video is not None, pose, generator)
+            if dropped == "pose":
+                points = pose = None
             crop = self._choose_crop(points, info.width, info.height, generator)
-            if clip.video is None:
-                pixel_values = torch.zeros(len(rgb_indices), 3, settings.size.height, settings.size.width)
+            has_frames = clip.video is not None and dropped != "video"
+            if has_frames:
+                colours = self._choose_colours(generator)
+                pixel_values = process_frames(video.read(first + rgb_indices), crop, settings, colours)
             else:
-                pixel_values = process_frames(video.read(first + rgb_indices), crop, settings)
+                pixel_values = torch.zeros(len(rgb_indices), 3, settings.size.height, settings.size.width)
+        if pose is not None and generator is not None:
+            pose = self._augment_keypoints(pose, crop, generator)
         tensors = {
             "pixel_values": pixel_values,
-            "frame_mask": torch.full((len(rgb_indices),), clip.video is not None),
-            **self._process_keypoints(None if points is None else points[pose_indices], crop, len(pose_indices)),
+            "frame_mask": torch.full((len(rgb_indices),), has_frames),
+            **self._process_keypoints(pose, crop, len(pose_indices)),
         }
         return tensors, CLIPMGClip(
             name=info.name,
@@ -284,6 +368,28 @@ class CLIPMGProcessor(ProcessorMixin):
             width=info.width,
             height=info.height,
         )
+
+    def _choose_frames(
+        self, num_available: int, settings: SimpleNamespace, generator: np.random.Generator | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of RGB and pose frames in a clip; in training, in a random stretch of it."""
+        start = 0
+        if generator is not None and self.augmentation_time < 1 and settings.do_sample_frames:
+            child = child_generator(generator, Purpose.TIME)
+            start, num_available = draw_stretch(num_available, self.augmentation_time, child)
+        rgb_indices, pose_indices = sample_clip(num_available, settings, generator)
+        return start + rgb_indices, start + pose_indices
+
+    def _choose_dropped_stream(
+        self, has_video: bool, pose: np.ndarray | None, generator: np.random.Generator | None
+    ) -> Stream | None:
+        """Which stream to hide; none if nothing else were left."""
+        probabilities = (self.augmentation_drop_video, self.augmentation_drop_pose)
+        if generator is None or not any(probabilities):
+            return None
+        if not has_video or pose is None or not (pose[..., 2] > 0).any():
+            return None
+        return draw_dropped_stream(*probabilities, child_generator(generator, Purpose.STREAMS))
 
     def _choose_crop(
         self, points: np.ndarray | None, width: int, height: int, generator: np.random.Generator | None
@@ -299,6 +405,23 @@ class CLIPMGProcessor(ProcessorMixin):
         if generator is None:
             return crop
         return random_resized_crop(crop, self.augmentation_area, self.augmentation_flip, generator)
+
+    def _choose_colours(self, generator: np.random.Generator | None) -> ColourChange | None:
+        """Change of colours of all frames of a clip, if there is any."""
+        limits = [getattr(self, f"augmentation_{name}") for name in _COLOURS]
+        if generator is None or not any(limits):
+            return None
+        return draw_colour_change(limits, child_generator(generator, Purpose.COLOUR))
+
+    def _augment_keypoints(self, points: np.ndarray, crop: SquareCrop, generator: np.random.Generator) -> np.ndarray:
+        """Lose and move source pixels (T_p, K, 3)."""
+        probabilities = (self.augmentation_drop_keypoints, self.augmentation_drop_pose_frames)
+        if any(probabilities):
+            points = drop_keypoints(points, *probabilities, child_generator(generator, Purpose.KEYPOINT_DROPOUT))
+        if self.augmentation_keypoint_noise:
+            deviation = self.augmentation_keypoint_noise * crop.size
+            points = shake_keypoints(points, deviation, child_generator(generator, Purpose.KEYPOINT_NOISE))
+        return points
 
     def _process_keypoints(
         self, points: np.ndarray | None, crop: SquareCrop, num_pose_frames: int

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -294,9 +294,19 @@ def sample_clip(
     return sample_frame_indices(num_available, num_frames, settings.pose_frames_per_frame, generator)
 
 
-def process_frames(frames: np.ndarray, crop: Any, settings: SimpleNamespace) -> torch.Tensor:
-    """Cut, scale and normalise uint8 (T, H, W, 3) to float32 (T, 3, size, size)."""
+def process_frames(
+    frames: np.ndarray,
+    crop: Any,
+    settings: SimpleNamespace,
+    change_colours: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Cut, scale and normalise uint8 (T, H, W, 3) to float32 (T, 3, size, size).
+
+    `change_colours` is applied to the scaled frames, uint8 (T, 3, size, size).
+    """
     pixels = crop_and_resize(frames, crop, settings.size.height)
+    if change_colours is not None:
+        pixels = change_colours(pixels)
     return normalize_pixels(pixels, settings.image_mean, settings.image_std)
 
 

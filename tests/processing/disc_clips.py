@@ -14,6 +14,7 @@ import pytest
 from torch.utils.data import Dataset
 
 from clipmg_hf.processing import get_layout
+from clipmg_hf.processing.video_processing_clipmg import denormalize_pixels
 
 
 WIDTH, HEIGHT, NUM_FRAMES, RADIUS = 640, 480, 48, 11
@@ -116,6 +117,20 @@ def disc_errors(pixels: np.ndarray, keypoints: np.ndarray, flipped: bool) -> dic
         found = (weights.sum(0) @ centres, weights.sum(1) @ centres) / weights.sum()
         errors[index] = float(np.hypot(found[0] - x, found[1] - y))
     return errors
+
+
+def find_discs(processor, seed, **inputs):
+    """Errors of all discs of a clip in pixels of the processed frame, and its metadata."""
+    output = processor(augment=seed is not None, seeds=seed, return_metadata=True, **inputs)
+    clip = output["clips"][0]
+    video_processor = processor.video_processor
+    pixels = denormalize_pixels(output["pixel_values"][0], video_processor.image_mean, video_processor.image_std)
+    groups = clip.pose_frame_indices.reshape(len(clip.frame_indices), -1)
+    errors = []
+    for index, (frame_index, group) in enumerate(zip(clip.frame_indices, groups, strict=True)):
+        row = index * groups.shape[1] + int(np.flatnonzero(group == frame_index)[0])
+        errors += disc_errors(pixels[index].numpy(), output["keypoints"][0, row].numpy(), clip.crop.flipped).values()
+    return errors, clip
 
 
 class Clips(Dataset):

@@ -16,9 +16,9 @@ from disc_clips import (
     NUM_FRAMES,
     WIDTH,
     Clips,
-    disc_errors,
     disc_keypoints,
     draw_discs,
+    find_discs,
     real_data,
     write_video,
 )
@@ -29,7 +29,6 @@ from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, CLIPMGVideoProcessor
 from clipmg_hf.processing import convert_keypoints, get_layout, read_openpose, write_openpose
-from clipmg_hf.processing.video_processing_clipmg import denormalize_pixels
 
 
 SIGNER = "openpose/slp_full137"
@@ -97,20 +96,6 @@ def assert_same(first, second):
 
 
 # Frames and keypoints stay together
-
-
-def find_discs(processor, seed, **inputs):
-    """Errors of all discs of a clip in pixels of the processed frame, and its metadata."""
-    output = processor(augment=seed is not None, seeds=seed, return_metadata=True, **inputs)
-    clip = output["clips"][0]
-    video_processor = processor.video_processor
-    pixels = denormalize_pixels(output["pixel_values"][0], video_processor.image_mean, video_processor.image_std)
-    groups = clip.pose_frame_indices.reshape(len(clip.frame_indices), -1)
-    errors = []
-    for index, (frame_index, group) in enumerate(zip(clip.frame_indices, groups, strict=True)):
-        row = index * groups.shape[1] + int(np.flatnonzero(group == frame_index)[0])
-        errors += disc_errors(pixels[index].numpy(), output["keypoints"][0, row].numpy(), clip.crop.flipped).values()
-    return errors, clip
 
 
 def case_inputs(name, folder, path, frames, keypoints):
