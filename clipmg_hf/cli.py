@@ -3,23 +3,24 @@
     clipmg predict VIDEO --keypoints FOLDER --start 12.5 --end 14 --model MODEL --overlay sheet.png
     clipmg data FOLDER --report REPORT
 
-Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 unusable input (`error: ...` on stderr),
-2 wrong usage. What is heavy to import is imported inside the commands.
+Results go to stdout, progress and messages to stderr; exit codes are those of `clipmg_hf.console`. What is heavy to
+import is imported inside the commands.
 """
 
 import dataclasses
 import enum
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from clipmg_hf.console import errors_to_exit
 
 
 if TYPE_CHECKING:
@@ -43,6 +44,13 @@ class Unit(enum.StrEnum):
 
     SECONDS = "seconds"
     FRAMES = "frames"
+
+
+class OnErrorChoice(enum.StrEnum):
+    """What to do about files that are wrong."""
+
+    RAISE = "raise"
+    SKIP = "skip"
 
 
 def _show_version(value: bool) -> None:
@@ -101,7 +109,7 @@ def predict(
 ) -> None:
     """Classify one clip of a video; the whole video by default."""
     messages = Console(stderr=True, quiet=quiet)
-    with _errors_to_exit():
+    with errors_to_exit():
         write_overlay = None if overlay is None else _overlay_writer(overlay)
         with messages.status("Loading the model") as status:
             from clipmg_hf.inference import load_model, predict_clip
@@ -142,7 +150,9 @@ def data(
             show_default=False,
         ),
     ] = None,
-    skip: Annotated[bool, typer.Option("--skip", help="Leave out what is wrong instead of stopping at it.")] = False,
+    on_error: Annotated[
+        OnErrorChoice, typer.Option(help="Stop at files that are wrong, or leave out what they concern.")
+    ] = OnErrorChoice.RAISE,
     num_proc: Annotated[
         int | None, typer.Option(min=1, help="Processes that convert skeletons.", show_default="1")
     ] = None,
@@ -151,21 +161,23 @@ def data(
 ) -> None:
     """Say what a data set holds and lacks, beside the published numbers; only names and labels are read."""
     messages = Console(stderr=True, quiet=quiet)
-    with _errors_to_exit():
+    with errors_to_exit():
         with messages.status("Reading labels"):
             from clipmg_hf.data.loading import describe_folder
 
-            description = describe_folder(path, on_error="skip" if skip else "raise")
+            description = describe_folder(path, on_error=on_error.value)
         if as_json:
             typer.echo(json.dumps(dataclasses.asdict(description)))
         else:
             _print_description(description)
         if report is not None:
-            index = _write_report(path, report, description.name, skip, num_proc, quiet)
+            index = _write_report(path, report, description.name, on_error, num_proc, quiet)
             messages.print(f"wrote {escape(str(index))}", highlight=False, soft_wrap=True)
 
 
-def _write_report(path: Path, folder: Path, title: str, skip: bool, num_proc: int | None, quiet: bool) -> Path:
+def _write_report(
+    path: Path, folder: Path, title: str, on_error: OnErrorChoice, num_proc: int | None, quiet: bool
+) -> Path:
     import datasets
 
     from clipmg_hf.data.loading import load_clips
@@ -173,7 +185,8 @@ def _write_report(path: Path, folder: Path, title: str, skip: bool, num_proc: in
 
     if quiet:
         datasets.disable_progress_bars()
-    options = {"on_error": "skip"} if skip else {}
+    # Prepared data has no such option.
+    options = {"on_error": "skip"} if on_error is OnErrorChoice.SKIP else {}
     rows = load_clips(path, num_proc=num_proc, **options)
     notes = next(iter(rows.values())).info.description.splitlines()
     return write_data_report(rows, folder, title=title, notes=notes, show_progress=not quiet)
@@ -192,24 +205,10 @@ def _print_description(description: "Description") -> None:
     for part in description.parts:
         table.add_row(*describe_counts(part), style="bold" if part.name == "all" else None)
     console.print(table)
-    styles = {"findings": "none", "missing": "yellow", "warnings": "yellow", "skipped": "red"}
+    styles = {"findings": "none", "assumptions": "yellow", "missing": "yellow", "warnings": "yellow", "skipped": "red"}
     for title, style in styles.items():
         for entry in getattr(description, title):
             console.print(f"[{style}]{title}:[/] {escape(entry)}", soft_wrap=True)
-
-
-@contextmanager
-def _errors_to_exit() -> Iterator[None]:
-    """Turn what a user can cause into a message on stderr and exit code 1."""
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        _fail(str(error))
-
-
-def _fail(message: str) -> NoReturn:
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(1)
 
 
 def _overlay_writer(path: Path) -> Callable:

@@ -43,7 +43,11 @@ SCALAR_COLUMNS = ("clip_id", "start_frame", "end_frame", "label", "video", "vide
 ARRAY_COLUMNS = ("keypoints", "keypoints_valid")
 READ_COLUMNS = (*SCALAR_COLUMNS, *ARRAY_COLUMNS)
 TENSORS_OF_COLUMN = {"video": ("pixel_values", "frame_mask"), "keypoints": ("keypoints", "keypoint_mask")}
+REQUIRED_COLUMNS = ("clip_id", "start_frame", "end_frame")
 MAX_NAMED_CLIPS = 5
+NO_LABELS_HINT = (
+    "test packs hide them; train and evaluate on train and validation, or set allow_hidden_labels=True to predict"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,7 @@ class ClipTransform:
             `labels`.
 
     Raises:
+        TypeError: The processor is none.
         ValueError: `cache_dir` with `augment=True`.
     """
 
@@ -93,6 +98,9 @@ class ClipTransform:
         cache_dir: str | PathLike | None = None,
         allow_hidden_labels: bool = False,
     ):
+        # Not the class: that of a checkpoint on the Hub is another one of the same name.
+        if not hasattr(processor, "video_processor"):
+            raise TypeError(f"processor is a {type(processor).__name__}; expected a CLIPMGProcessor.")
         if augment and cache_dir is not None:
             raise ValueError(
                 f"cache_dir={str(cache_dir)!r} with augment=True: every epoch would read the view that the first one "
@@ -202,7 +210,8 @@ class ClipDataset(Dataset):
         processor, augment, missing_keypoints, seed, cache_dir, allow_hidden_labels: As in [`ClipTransform`].
 
     Raises:
-        ValueError: A row has no label, or as [`ClipTransform`].
+        TypeError: The rows are several splits, or none.
+        ValueError: The rows are no clips or one has no label, or as [`ClipTransform`].
 
     Items are dictionaries of tensors; see the module.
     """
@@ -218,6 +227,7 @@ class ClipDataset(Dataset):
         allow_hidden_labels: bool = False,
     ):
         self.transform = ClipTransform(processor, augment, missing_keypoints, seed, cache_dir, allow_hidden_labels)
+        _check_rows(rows, allow_hidden_labels)
         if not allow_hidden_labels:
             _check_labels(rows)
         empty = [
@@ -258,7 +268,13 @@ def map_clips(
         transform ([`ClipTransform`]): With `augment=True`, the items are one view of each clip.
         num_proc (`int`, *optional*): Processes.
         batch_size (`int`, defaults to 8): Clips in memory at a time, in each process.
+
+    Raises:
+        TypeError, ValueError: As [`ClipDataset`].
     """
+    _check_rows(rows, transform.allow_hidden_labels)
+    if not transform.allow_hidden_labels:
+        _check_labels(rows)
     items = rows.with_format("arrow").map(
         _ArrayTransform(transform),
         batched=True,
@@ -283,7 +299,11 @@ def stream_clips(rows: datasets.IterableDataset, transform: ClipTransform) -> da
         rows (`datasets.IterableDataset`): Has the columns of `clipmg_hf.data.schema`. Remove `video` or `keypoints` if
             all of its values are `None`: the items would hold masked zeros.
         transform ([`ClipTransform`]): Its `set_epoch` chooses the augmented views, that of the stream the order.
+
+    Raises:
+        TypeError, ValueError: The rows are several splits, or no clips.
     """
+    _check_rows(rows, transform.allow_hidden_labels)
     items = rows.with_format("numpy").map(transform, batched=True, batch_size=1, remove_columns=rows.column_names)
     return items.with_format(None)
 
@@ -342,6 +362,30 @@ def _tensor_names(columns: Iterable[str]) -> list[str]:
     return [name for column, names in TENSORS_OF_COLUMN.items() if column in columns for name in names]
 
 
+def _check_rows(rows: datasets.Dataset | datasets.IterableDataset, allow_hidden_labels: bool) -> None:
+    """Raise an error that says what was expected if these are not the clips of one split."""
+    if isinstance(rows, Mapping):
+        splits = list(rows)
+        example = f", such as rows[{splits[0]!r}]" if splits else ""
+        raise TypeError(f"rows is a {type(rows).__name__} of {', '.join(splits)}; expected one split{example}.")
+    if not isinstance(rows, datasets.Dataset | datasets.IterableDataset):
+        raise TypeError(f"rows is a {type(rows).__name__}; expected a data set of the package datasets.")
+    columns = rows.column_names
+    # A stream may not know its columns.
+    if columns is None:
+        return
+    if "segments" in columns:
+        raise ValueError("rows are whole videos with segments (name='online'); expected clips, name='classification'.")
+    required = REQUIRED_COLUMNS if allow_hidden_labels else (*REQUIRED_COLUMNS, "label")
+    lacking = [name for name in required if name not in columns]
+    if not any(name in columns for name in TENSORS_OF_COLUMN):
+        lacking.append(" or ".join(TENSORS_OF_COLUMN))
+    if lacking:
+        raise ValueError(
+            f"rows lack {', '.join(lacking)}; expected the columns of clipmg_hf.data.schema, got {', '.join(columns)}."
+        )
+
+
 def _check_labels(rows: datasets.Dataset) -> None:
     """Raise a ValueError if a row has no label."""
     labels = rows.select_columns("label").with_format("arrow")[:]["label"].to_numpy()
@@ -349,7 +393,7 @@ def _check_labels(rows: datasets.Dataset) -> None:
     if len(hidden):
         raise ValueError(
             f"{len(hidden)} of {len(rows)} rows have no label, first row {hidden[0]} "
-            f"({rows[int(hidden[0])]['clip_id']}): test packs hide them; train and evaluate on train and validation."
+            f"({rows[int(hidden[0])]['clip_id']}): {NO_LABELS_HINT}."
         )
 
 
@@ -358,10 +402,8 @@ def _read_labels(columns: Mapping[str, Sequence[Any]]) -> torch.Tensor:
     hidden = [clip_id for clip_id, label in zip(columns["clip_id"], columns["label"], strict=True) if label < 0]
     if hidden:
         named = ", ".join(map(str, hidden[:MAX_NAMED_CLIPS])) + ", ..." * (len(hidden) > MAX_NAMED_CLIPS)
-        raise ValueError(
-            f"{len(hidden)} of {len(columns['clip_id'])} clips have no label ({named}): test packs hide them; train "
-            "and evaluate on train and validation, or set allow_hidden_labels=True to predict."
-        )
+        # How many there are of all rows, a batch does not know.
+        raise ValueError(f"clips without a label ({named}): {NO_LABELS_HINT}.")
     return torch.tensor([int(label) for label in columns["label"]])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import av
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -52,13 +53,14 @@ def read_header(path: str) -> VideoHeader | str:
             num_frames = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
             return VideoHeader(num_frames, float(rate) if rate else 0.0, stream.width, stream.height)
     except (FFmpegError, OSError) as error:
-        return f"{path}: cannot be read as a video ({error})."
+        # Its text would repeat the path and FFmpeg's number.
+        return f"{path}: cannot be read as a video ({error.strerror or error})."
 
 
 def read_headers(paths: Sequence[str], show_progress: bool = True) -> list[VideoHeader | str]:
     """Read the headers of many videos with threads: it is the disk that takes the time."""
     with ThreadPoolExecutor(8) as pool:
-        hide = not show_progress or len(paths) < MIN_FILES_FOR_PROGRESS
+        hide = not show_progress or datasets.are_progress_bars_disabled() or len(paths) < MIN_FILES_FOR_PROGRESS
         return list(
             tqdm(pool.map(read_header, paths), total=len(paths), desc="Read videos", unit="video", disable=hide)
         )

@@ -113,7 +113,7 @@ def load_clips(path: str | PathLike, name: str = "classification", **options: An
         raise ValueError(
             f"{Path(path)}: prepared data has fixed clips and splits; expected no {', '.join(fixed) or 'other name'}."
         )
-    return load_prepared(path)
+    return load_prepared(path, cache_dir=options.get("cache_dir"))
 
 
 __all__ = ["FINDERS", "LOADERS", "detect_dataset", "find_source", "load_clips"]

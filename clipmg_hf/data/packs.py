@@ -9,6 +9,7 @@ Both hold keypoints only, and of the clips only: a row has no video, and its fra
 
 import logging
 import re
+import zipfile
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -197,8 +198,11 @@ def find_array_files(folder: str | PathLike) -> dict[str, tuple[Path, Path]]:
         DatasetFormatError: The folder is missing or holds no arrays, or a split has not exactly one of each.
     """
     folder = Path(folder)
+    expected = "expected the folder that holds the arrays, or a dictionary with the files of each split"
+    if folder.is_file():
+        raise DatasetFormatError(f"{folder}: this is a file; {expected}.")
     if not folder.is_dir():
-        raise DatasetFormatError(f"{folder}: no such folder; expected the folder that holds the arrays.")
+        raise DatasetFormatError(f"{folder}: no such folder; {expected}.")
     found: dict[str, tuple[Path, Path]] = {}
     for split in dict.fromkeys(SPLIT_ALIASES.values()):
         arrays, names = (
@@ -230,6 +234,7 @@ def _read_pyskl(
     path: Path, num_labels: int, keypoint_layout: str | None, image_size: tuple[int, int] | None, log: ProblemLog
 ) -> tuple[dict[str, list[_Clip]], str]:
     """Check a PYSKL file: the clips of each split, which share their arrays with nothing else, and the layout."""
+    _check_is_pickle(path)
     pack = load_pickle(path)
     if not isinstance(pack, dict) or not isinstance(pack.get("split"), dict):
         raise DatasetFormatError(
@@ -255,6 +260,17 @@ def _read_pyskl(
         clips = _correct_sizes(clips, str(path))
     clips = _check_points(clips, str(path), log)
     return _assign_splits(pack["split"], {clip.clip_id: clip for clip in clips}, known, log), layout.name
+
+
+def _check_is_pickle(path: Path) -> None:
+    """Say what a path is that leads to another thing."""
+    expected = "expected the file of a PYSKL pickle, such as imigue.pkl"
+    if path.is_dir():
+        raise DatasetFormatError(f"{path}: this is a folder; {expected} (load_miga_arrays reads folders of arrays).")
+    if not path.is_file():
+        raise DatasetFormatError(f"{path}: no such file; {expected}.")
+    if zipfile.is_zipfile(path):
+        raise DatasetFormatError(f"{path}: this is a zip archive; {expected}: unpack it first.")
 
 
 def _check_annotations(

@@ -53,6 +53,8 @@ logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
 UNKNOWN_FRAME_SIZE = (1280, 720)
+# Of a message: differences between two runs, and characters of a value.
+MAX_DIFFERENCES, MAX_VALUE_LENGTH = 3, 80
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,13 @@ def prepare_dataset(
     Raises:
         DatasetFormatError: Rows or videos are not as documented. Everything else is written; after a repair of the
             videos the same call writes the rest.
-        ValueError: The folder holds other files or a run of other settings, or the rows are not as documented.
+        ValueError: The folder holds other files or a run of other settings, the rows are not as documented, or
+            `crop_person` is asked for and no row has keypoints.
         OSError: The disk is too small.
     """
     folder, config = Path(output_dir), config or PrepareConfig()
-    columns = {split: _read_scalars(dataset) for split, dataset in rows.items()}
     features = _prepared_features(rows, config)
+    columns = {split: _read_scalars(dataset) for split, dataset in rows.items()}
     _check_rows(columns, config)
     shards = _plan_shards(columns, config)
     identity = _describe_run(columns, features, config, source or {})
@@ -173,11 +176,20 @@ def _prepared_features(rows: datasets.DatasetDict, config: PrepareConfig) -> dat
             raise ValueError(f"The columns of the splits {first!r} and {split!r} differ; expected the same features.")
     if rows[first].features["video"] != datasets.Value("string"):
         raise ValueError("The column video holds no paths; expected rows of a loader, which are not prepared yet.")
+    if config.crop_person and not any(map(_has_keypoints, rows.values())):
+        raise ValueError("crop_person=True, but no row has keypoints, which tell where the person is; expected False.")
     dropped = () if config.keep_personal_columns else PERSONAL_COLUMNS
     features = {name: feature for name, feature in rows[first].features.items() if name not in dropped}
     features["video"] = datasets.Video(decode=False)
     features["crop"] = datasets.List(datasets.Value("int32"), length=4)
     return datasets.Features(features)
+
+
+def _has_keypoints(dataset: datasets.Dataset) -> bool:
+    if "keypoints" not in dataset.column_names:
+        return False
+    column = dataset.data.column("keypoints")
+    return column.null_count < len(column)
 
 
 def _check_rows(columns: dict[str, dict[str, list]], config: PrepareConfig) -> None:
@@ -250,9 +262,10 @@ def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]
         finished = content.pop("files", {})
         different = _differences(content, identity)
         if different:
+            more = f"; and {len(different) - MAX_DIFFERENCES} more" if len(different) > MAX_DIFFERENCES else ""
             raise ValueError(
-                f"{folder}: holds a run of other rows or settings ({'; '.join(different)}); expected an empty folder "
-                "or one of the same run."
+                f"{folder}: holds a run of other rows or settings ({'; '.join(different[:MAX_DIFFERENCES])}{more}); "
+                "expected an empty folder or one of the same run."
             )
         known = [*shard_names, README_NAME, MANIFEST_NAME, RECORD_NAME]
     others = other_files(folder, known)
@@ -269,12 +282,30 @@ def _claim_folder(folder: Path, identity: dict[str, Any], shard_names: list[str]
 
 def _differences(found: Any, expected: Any, where: str = "") -> list[str]:
     """Where two JSON values differ, such as `settings.codec: 'h264' instead of 'mjpeg'`."""
+    if found == expected:
+        return []
+    if isinstance(found, list) and isinstance(expected, list):
+        found, expected = dict(enumerate(found)), dict(enumerate(expected))
     if not (isinstance(found, dict) and isinstance(expected, dict)):
-        return [] if found == expected else [f"{where}: {found!r} instead of {expected!r}"]
+        return [f"{where}: {' instead of '.join(_shorten_values(found, expected))}"]
     # A manifest holds more than a run is told by.
     names = [name for name in {**expected, **found} if where or name in expected]
     pairs = ((name, found.get(name), expected.get(name)) for name in names)
     return [line for name, a, b in pairs for line in _differences(a, b, f"{where}.{name}" if where else name)]
+
+
+def _shorten_values(*values: Any) -> list[str]:
+    """Different values as they are written in Python; long ones as the part where they begin to differ."""
+    texts = [repr(value) for value in values]
+    if max(map(len, texts)) <= MAX_VALUE_LENGTH:
+        return texts
+    same = itertools.takewhile(lambda characters: len(set(characters)) == 1, zip(*texts, strict=False))
+    start = max(0, sum(1 for _ in same) - MAX_VALUE_LENGTH // 4)
+    cuts = [text[start : start + MAX_VALUE_LENGTH] for text in texts]
+    return [
+        "..." * (start > 0) + cut + "..." * (start + len(cut) < len(text))
+        for cut, text in zip(cuts, texts, strict=True)
+    ]
 
 
 def _check_space(
@@ -371,7 +402,14 @@ def write_shard(work: Work, shard: Shard) -> tuple[dict[str, Any], list[str]]:
     if not path.exists():
         log = ProblemLog(shard.name)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL_SUFFIX}")
-        write_rows(partial, work.config.storage, work.features, _prepare_rows(work, shard, log))
+        try:
+            write_rows(partial, work.config.storage, work.features, _prepare_rows(work, shard, log))
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            # Arrow does not say where the disk is full.
+            if error.errno is None or error.filename is not None:
+                raise
+            raise OSError(error.errno, error.strerror, str(work.folder)) from error
         if log.problems:
             partial.unlink()
             return {}, log.problems

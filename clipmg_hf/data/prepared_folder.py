@@ -14,6 +14,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ EXTENSIONS = {"parquet": "parquet", "webdataset": "tar"}
 ARRAY_COLUMNS = ("keypoints", "keypoints_valid")
 # A reader of a stream holds one group in memory: about 3 MB of H.264 at 256 pixels, 25 MB of JPEG.
 ROWS_PER_GROUP = 16
+VERIFY_HINT = "hub_scripts/prepare_dataset.py --verify names all that is wrong; preparing again repairs it"
 
 
 def digest_file(path: Path) -> dict[str, Any]:
@@ -143,10 +145,11 @@ def load_prepared(
         cache_dir (`str` or `PathLike`, *optional*): Where `datasets` keeps its Arrow copy.
 
     Raises:
-        DatasetFormatError: There is no `manifest.json`.
+        DatasetFormatError: There is no `manifest.json`, or a file that it names is missing or has changed.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    _check_sizes(folder, manifest)
     entries = manifest["files"].items()
     cache = None if cache_dir is None else str(cache_dir)
     files: dict[str, list[tuple[str, str]]] = {
@@ -155,7 +158,8 @@ def load_prepared(
     }
     if manifest["settings"]["storage"] == "parquet":
         paths = {split: [path for path, _ in pairs] for split, pairs in files.items()}
-        return datasets.load_dataset("parquet", data_files=paths, streaming=streaming, cache_dir=cache)
+        with _damage_to_error(folder):
+            return datasets.load_dataset("parquet", data_files=paths, streaming=streaming, cache_dir=cache)
     features = datasets.Features.from_dict(manifest["features"])
     options: dict[str, Any] = {"generator": _generate_tar_rows, "features": features}
     if streaming:
@@ -164,11 +168,40 @@ def load_prepared(
             for split, pairs in files.items()
         }
         return datasets.IterableDatasetDict(streams)
-    tables = {
-        split: datasets.Dataset.from_generator(**options, gen_kwargs={"files": pairs}, split=split, cache_dir=cache)
-        for split, pairs in files.items()
-    }
+    with _damage_to_error(folder):
+        tables = {
+            split: datasets.Dataset.from_generator(
+                **options, gen_kwargs={"files": pairs}, split=split, cache_dir=cache
+            )
+            for split, pairs in files.items()
+        }
     return datasets.DatasetDict(tables)
+
+
+def _check_sizes(folder: Path, manifest: dict[str, Any]) -> None:
+    """Find shards that are missing or cut short before `datasets` fails at them."""
+    problems = []
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            problems.append(f"{name}: no such file")
+        elif path.stat().st_size != entry["bytes"]:
+            problems.append(f"{name}: {path.stat().st_size:,} bytes; expected {entry['bytes']:,}")
+    if problems:
+        raise DatasetFormatError(problems, f"{folder}, as manifest.json names its files ({VERIFY_HINT})")
+
+
+@contextmanager
+def _damage_to_error(folder: Path) -> Iterator[None]:
+    """Say which folder it was that `datasets` could not read. A full disk is no damage."""
+    try:
+        yield
+    except (datasets.exceptions.DatasetGenerationError, pa.ArrowInvalid) as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise
+        reason = str(cause).partition("\n")[0]
+        raise DatasetFormatError(f"{folder}: a file cannot be read ({reason}); {VERIFY_HINT}.") from error
 
 
 def _split_of(shard_name: str) -> str:
@@ -234,8 +267,11 @@ def _verify_file(path: Path, name: str, entry: dict[str, Any], decode: bool) -> 
         return [f"{name}: no such file"], None
     problems = []
     digest = digest_file(path)
-    if digest != {key: entry[key] for key in digest}:
-        problems.append(f"{name}: changed: {digest}; expected { ({key: entry[key] for key in digest}) }")
+    if digest["bytes"] != entry["bytes"]:
+        problems.append(f"{name}: changed, {digest['bytes']:,} bytes; expected {entry['bytes']:,}")
+    elif digest["sha256"] != entry["sha256"]:
+        found, expected = (digests["sha256"][:12] for digests in (digest, entry))
+        problems.append(f"{name}: changed, same size, other contents (sha256 {found}...; expected {expected}...)")
     labels = []
     try:
         for row in _read_for_verification(path, decode):

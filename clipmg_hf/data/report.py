@@ -23,6 +23,7 @@ import pyarrow as pa
 from tqdm import tqdm
 
 from clipmg_hf import html_page
+from clipmg_hf.data.discovery import shorten as join
 from clipmg_hf.data.statistics import (
     LONG_CLIP,
     DataStatistics,
@@ -45,7 +46,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter, PercentFormatter, StrMethodFormatter
     from PIL import Image, ImageDraw
 
     from clipmg_hf.visualization import (
@@ -76,6 +77,13 @@ _GROUP_COLORS = (*CURVE_COLORS, "#b7791f", "#d53f8c", "#38a3c7", "#6b8e23")
 # Names in the data may hold dollar signs, which are no formulas.
 _STYLE = {**PLOT_STYLE, "text.parse_math": False, "figure.constrained_layout.h_pad": 0.09}
 _MAX_POINTS_PER_COLUMN = 42
+# How the description of the loaded rows begins the line with the record of their splits.
+SPLITS_NOTE = "Splits: "
+_PROTOCOLS = {
+    "official": "the parts as handed out",
+    "cross_subject": "the cross-subject protocol",
+    "folds": "folds by subject",
+}
 
 
 @dataclass(frozen=True)
@@ -109,7 +117,7 @@ def write_data_report(
         notes (`Sequence[str]`): What the loader found, shown on top.
         num_strips (`int`, defaults to 8): Number of sample clips, spread over the classes.
         seed (`int`, defaults to 0): Chooses them.
-        show_progress (`bool`, defaults to `True`): With a progress bar.
+        show_progress (`bool`, defaults to `True`): With progress bars.
 
     Returns:
         `Path` of `index.html`.
@@ -117,13 +125,11 @@ def write_data_report(
     folder = Path(folder)
     (folder / "strips").mkdir(parents=True, exist_ok=True)
     samples = _choose_clips(rows, num_strips, seed)
-    total = sum(len(split) for split in rows.values()) + len(samples)
-    with tqdm(total=total, desc="Write the report", unit="clip", disable=not show_progress) as bar:
+    total = sum(map(len, rows.values()))
+    with tqdm(total=total, desc="Count", unit="clip", disable=not show_progress) as bar:
         statistics = collect_statistics(rows, bar)
-        strips = []
-        for name, index in samples:
-            strips.append(_write_strip(rows[name], index, name, folder))
-            bar.update()
+    drawn = tqdm(samples, desc="Draw samples", unit="clip", disable=not show_progress)
+    strips = [_write_strip(rows[name], index, name, folder) for name, index in drawn]
     with complete_file(folder / "statistics.json", ".json") as partial:
         text = json.dumps(dataclasses.asdict(statistics), indent=2, ensure_ascii=False, allow_nan=False)
         partial.write_text(text + "\n", encoding="utf-8")
@@ -334,11 +340,22 @@ def _plot_clip_lengths(lengths: Mapping[str, np.ndarray], path: Path) -> None:
             axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         panels[-1].set_xscale("log")
-        panels[-1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+        panels[-1].xaxis.set_major_locator(FixedLocator(_length_ticks(low, high - 1)))
         panels[-1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         panels[-1].xaxis.set_minor_formatter(NullFormatter())
         panels[-1].set_xlabel("frames of a clip")
         _save(figure, path)
+
+
+def _length_ticks(low: int, high: int) -> list[int]:
+    """Whole numbers from `low` to `high` that read well on a logarithmic axis."""
+    decades = range(len(str(high)))
+    ticks = [factor * 10**power for power in decades for factor in (1, 2, 3, 5) if low <= factor * 10**power <= high]
+    if len(ticks) < 4:
+        # Less than a decade: even steps.
+        steps = MaxNLocator(6, integer=True).tick_values(low, high)
+        ticks = [round(tick) for tick in steps if low <= tick <= high]
+    return ticks
 
 
 def _mark_quantiles(axes: Axes, quantiles: Sequence[float]) -> None:
@@ -348,7 +365,7 @@ def _mark_quantiles(axes: Axes, quantiles: Sequence[float]) -> None:
     for value, (name, line, side, shift) in zip(quantiles, styles, strict=False):
         axes.axvline(value, color=_INK, linewidth=1.1, linestyle=line)
         axes.annotate(
-            f"{name} {value:,.0f}",
+            f"{name} {number(value)}",
             (value, 0.98),
             (shift, 0),
             xycoords=axes.get_xaxis_transform(),
@@ -423,7 +440,7 @@ def _save(figure: Figure, path: Path) -> None:
 def _page(title: str, notes: Sequence[str], statistics: DataStatistics, strips: Sequence[_Strip]) -> str:
     sections = [
         _heading(title, statistics),
-        html_page.notes("Notes of the loader", notes),
+        html_page.notes("Notes of the loader", [_in_words(note) for note in notes]),
         html_page.section("Splits", _summary_table(statistics), _shared_sentences(statistics)),
         html_page.section("Classes", _class_figure(statistics), _group_table(statistics), _class_table(statistics)),
         html_page.section("Clip lengths", _length_figure(statistics)),
@@ -438,10 +455,26 @@ def _heading(title: str, statistics: DataStatistics) -> str:
     facts = [
         plural(sum(split.num_clips for split in splits), "clip"),
         plural(len(splits), "split"),
-        f"{len(statistics.class_groups)} classes",
+        f"{len(statistics.class_groups)} class{'' if len(statistics.class_groups) == 1 else 'es'}",
         f"keypoints {statistics.keypoint_layout}" if statistics.keypoint_layout else "no keypoints",
     ]
     return html_page.heading(title, facts)
+
+
+def _in_words(note: str) -> str:
+    """A note as it is; that on the splits, which holds JSON for programs, as a sentence."""
+    if not note.startswith(SPLITS_NOTE):
+        return note
+    record = json.loads(note.removeprefix(SPLITS_NOTE))
+    units = record.get("units", {})
+    text = f"Splits: {_PROTOCOLS.get(record['protocol'], record['protocol'])}"
+    if record["protocol"] == "folds":
+        chosen = units.get(f"fold {record['fold']}", [])
+        return f"{text}; fold {record['fold']} of {record['num_folds']} (counted from 0) validates: {join(chosen)}."
+    if chosen := units.get("validation"):
+        share = f"about {percent(record['validation'])} of the training clips validate, seed {record['seed']}"
+        return f"{text}; {share}: {join(chosen)}."
+    return f"{text}."
 
 
 def _absent(split: SplitStatistics) -> str:

@@ -433,7 +433,8 @@ class SkeletonCache:
         Args:
             files (`Sequence[tuple]`): Path and kind of each.
             num_proc (`int`, *optional*): Processes that convert; by default this one.
-            show_progress (`bool`, defaults to `True`): Show a bar while files are converted.
+            show_progress (`bool`, defaults to `True`): Show a bar while files are converted, unless
+                `datasets.disable_progress_bars()` was called.
 
         Returns:
             `list`: What is wrong with each file, `None` where nothing is. One wrong file does not stop the others.
@@ -442,9 +443,8 @@ class SkeletonCache:
         missing = [key for key in dict.fromkeys(keys) if not self._is_converted(*key)]
         self._remove_abandoned()
         problems: dict[tuple[str, str], DatasetFormatError | None] = {}
-        with tqdm(
-            total=len(missing), desc="Convert skeletons", unit="file", disable=not (show_progress and missing)
-        ) as bar:
+        hide = not (show_progress and missing) or datasets.are_progress_bars_disabled()
+        with tqdm(total=len(missing), desc="Convert skeletons", unit="file", disable=hide) as bar:
             for key, problem in self._convert_all(missing, min(num_proc or 1, len(missing))):
                 problems[key] = problem
                 bar.update()

@@ -1,6 +1,7 @@
 """Synthetic videos in every layout that the readers of this package know, with the faults of the real files.
 
     python -m clipmg_hf.data.synthetic_layouts --layout oulu --output DIR
+    python -m clipmg_hf.data.synthetic_layouts --layout miga --output DIR --num-videos 6 --faults empty_xlsx
 
 The default, 4 videos of 10 clips at 160 x 90, takes a few seconds, most of them for the pictures. Videos, keypoints
 and clips are those of `clipmg_hf.data.synthetic`; names, columns and headers are those of the real data sets, and
@@ -25,6 +26,7 @@ import dataclasses
 import itertools
 import json
 import pickle
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from clipmg_hf.console import run
 from clipmg_hf.data.synthetic import (
     SyntheticConfig,
     SyntheticVideo,
@@ -149,7 +152,7 @@ def write_layout(
 ) -> Path:
     """Write a synthetic data set in one of the layouts; `plan_layout` says what is in it.
 
-    Equal arguments give equal bytes.
+    Equal arguments give equal bytes. An interrupted call leaves the folder empty.
 
     Args:
         root (`str` or `Path`): Folder to write to; it must be absent or empty.
@@ -193,13 +196,15 @@ def write_layout(
     _check_options(layout, options)
     root = Path(root)
     if root.is_dir() and any(root.iterdir()):
-        raise FileExistsError(f"{root} is not empty; expected a new folder.")
-    root.mkdir(parents=True, exist_ok=True)
+        raise FileExistsError(f"{root} is not empty; expected a new folder. Delete what a killed run has left.")
     plans = plan_layout(layout, options.config)
     bar = tqdm(plans, desc=f"Write {layout}", unit="video", disable=not show_progress)
-    _WRITERS[layout](
-        root, ((plan, generate_video(options.config, plan.subject, plan.video_id)) for plan in bar), options
-    )
+    videos = ((plan, generate_video(options.config, plan.subject, plan.video_id)) for plan in bar)
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".clipmg_") as staging:
+        _WRITERS[layout](Path(staging), videos, options)
+        for path in Path(staging).iterdir():
+            path.replace(root / path.name)
     return root
 
 
@@ -583,29 +588,46 @@ def write_index(root: str | Path, num_videos: int = 359, num_clips: int = 18_498
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description="Write a small synthetic data set in the layout of a real one.")
+    faults = "\n".join(f"  {layout}: {', '.join(names) or 'none'}" for layout, names in FAULTS.items())
+    parser = argparse.ArgumentParser(
+        description="Write a small synthetic data set in the layout of a real one.",
+        epilog=f"faults of each layout, explained at write_layout:\n{faults}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--layout", choices=LAYOUTS, required=True)
     parser.add_argument("--output", type=Path, required=True, help="new folder to write to")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", nargs="*", default=(), help="see FAULTS in this module")
+    parser.add_argument(
+        "--num-videos",
+        type=int,
+        default=2,
+        metavar="N",
+        help="videos to train on; one more validates, one tests",
+    )
+    parser.add_argument("--faults", nargs="*", default=(), metavar="NAME", help="faults of the real files, see below")
     parser.add_argument("--no-rgb", action="store_true", help="no videos, which take most of the time")
+    parser.add_argument(
+        "--trimmed-rgb", action="store_true", help=f"one mp4 per clip ({', '.join(_OPTIONS['trimmed_rgb'])})"
+    )
     arguments = parser.parse_args()
-    config = dataclasses.replace(default_config(arguments.layout), seed=arguments.seed)
-    try:
-        write_layout(
-            arguments.output,
-            arguments.layout,
-            config,
-            rgb=not arguments.no_rgb,
-            faults=arguments.faults,
-            show_progress=True,
-        )
-    except (ValueError, FileExistsError) as error:
-        parser.error(str(error))
+    if arguments.num_videos < 1:
+        parser.error(f"--num-videos is {arguments.num_videos}; expected at least 1.")
+    config = dataclasses.replace(
+        default_config(arguments.layout), seed=arguments.seed, num_train_subjects=arguments.num_videos
+    )
+    write_layout(
+        arguments.output,
+        arguments.layout,
+        config,
+        rgb=not arguments.no_rgb,
+        faults=arguments.faults,
+        trimmed_rgb=arguments.trimmed_rgb,
+        show_progress=True,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
 
 
 __all__ = [

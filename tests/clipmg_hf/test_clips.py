@@ -295,9 +295,12 @@ def test_errors_name_the_clip(raw, processor, tmp_path):
 
 def test_hidden_labels(raw, processor):
     rows = datasets.Dataset.from_list([raw[0], raw[1] | {"label": -1, "group": -1}], raw.features)
-    with pytest.raises(ValueError, match=r"1 of 2 rows have no label, first row 1 \(clip_1\)"):
+    message = r"1 of 2 rows have no label, first row 1 \(clip_1\): .*set allow_hidden_labels=True to predict"
+    with pytest.raises(ValueError, match=message):
         ClipDataset(rows, processor)
-    with pytest.raises(ValueError, match=r"1 of 2 clips have no label \(clip_1\)"):
+    with pytest.raises(ValueError, match=message):
+        map_clips(rows, ClipTransform(processor), batch_size=1)
+    with pytest.raises(ValueError, match=r"clips without a label \(clip_1\): .*set allow_hidden_labels=True"):
         rows.with_transform(ClipTransform(processor))[:]
     for items in (
         ClipDataset(rows, processor, allow_hidden_labels=True),
@@ -305,6 +308,30 @@ def test_hidden_labels(raw, processor):
         map_clips(rows, transform),
     ):
         assert set(items[1]) == {"pixel_values", "frame_mask", "keypoints", "keypoint_mask"}
+
+
+@pytest.mark.parametrize("use", [ClipDataset, lambda rows, processor: map_clips(rows, ClipTransform(processor))])
+def test_what_is_no_split_of_clips_is_named(raw, processor, use):
+    for rows, error, message in (
+        (datasets.DatasetDict(train=raw), TypeError, r"a DatasetDict of train; expected one split, such as rows\['tr"),
+        ([raw[0]], TypeError, "rows is a list; expected a data set"),
+        (raw.add_column("segments", [[]] * NUM_CLIPS), ValueError, "whole videos with segments .*'classification'"),
+        (raw.remove_columns(["label", "clip_id"]), ValueError, "rows lack clip_id, label; expected the columns of"),
+        (raw.remove_columns(["video", "keypoints"]), ValueError, "rows lack video or keypoints"),
+    ):
+        with pytest.raises(error, match=message):
+            use(rows, processor)
+
+
+def test_streams_of_several_splits_are_refused(raw, processor):
+    rows = datasets.IterableDatasetDict(train=raw.to_iterable_dataset())
+    with pytest.raises(TypeError, match="a IterableDatasetDict of train; expected one split"):
+        stream_clips(rows, ClipTransform(processor))
+
+
+def test_a_transform_is_no_processor(raw, processor):
+    with pytest.raises(TypeError, match="processor is a ClipTransform; expected a CLIPMGProcessor"):
+        ClipDataset(raw, ClipTransform(processor))
 
 
 def open_files():

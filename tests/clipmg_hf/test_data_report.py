@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from clipmg_hf.data import report as report_module
 from clipmg_hf.data.report import write_data_report
 from clipmg_hf.data.schema import clip_features
 from clipmg_hf.data.statistics import data_statistics
@@ -279,6 +280,55 @@ def test_page_shows_the_numbers(clips, report):
     text = Page(report).text
     assert f"{expected['num_frames']:,}" in text and f"{100 * expected['share_overlapping']:.1f} %" in text
     assert "train & validation share 1 video" in text
+
+
+def test_the_note_on_the_splits_is_a_sentence(tmp_path):
+    rows = datasets.DatasetDict(train=to_dataset([clip("a_0", 0, 5, 0)]))
+    record = {"protocol": "official", "validation": None, "seed": 3, "num_folds": 5, "fold": 1}
+    units = {f"fold {index}": [f"subject {index}"] for index in range(5)}
+    notes = [
+        f"Splits: {json.dumps(record)}",
+        f"Splits: {json.dumps(record | {'validation': 0.2, 'units': {'validation': ['subject 4', 'video 0007']}})}",
+        f"Splits: {json.dumps(record | {'protocol': 'cross_subject', 'validation': 0})}",
+        f"Splits: {json.dumps(record | {'protocol': 'folds', 'units': units})}",
+    ]
+    text = Page(write_data_report(rows, tmp_path, title="Notes", notes=notes, show_progress=False)).text
+    for sentence in (
+        "Splits: the parts as handed out.",
+        "handed out; about 20.0 % of the training clips validate, seed 3: subject 4, video 0007.",
+        "Splits: the cross-subject protocol.",
+        "Splits: folds by subject; fold 1 of 5 (counted from 0) validates: subject 1.",
+    ):
+        assert sentence in text
+    assert '"protocol"' not in text
+
+
+@pytest.mark.parametrize(("low", "high"), [(20, 22), (20, 24), (5, 5), (1, 2), (7, 33), (4, 900), (1, 12_345)])
+def test_ticks_of_the_clip_lengths_are_different_whole_numbers(low, high):
+    ticks = report_module._length_ticks(low, high)
+    assert ticks and ticks == sorted(set(ticks)) and low <= ticks[0] and ticks[-1] <= high
+    assert all(isinstance(tick, int) for tick in ticks) and len(ticks) <= 18
+
+
+def test_the_plot_and_the_table_tell_the_same_median(tmp_path, monkeypatch):
+    marks = []
+    annotate = report_module.Axes.annotate
+
+    def record(axes, text, *arguments, **options):
+        marks.append(text)
+        return annotate(axes, text, *arguments, **options)
+
+    monkeypatch.setattr(report_module.Axes, "annotate", record)
+    rows = datasets.DatasetDict(train=to_dataset([clip("a_0", 0, 20, 0), clip("a_1", 40, 21, 0)]))
+    text = Page(write_data_report(rows, tmp_path, title="Median", show_progress=False)).text
+    assert "median 20.5" in marks and "20.5" in text
+
+
+def test_the_bars_count_clips(tmp_path, capsys):
+    rows = datasets.DatasetDict(train=to_dataset([clip(f"a_{index}", 0, 5, 0) for index in range(5)]))
+    write_data_report(rows, tmp_path, title="Bars", num_strips=2)
+    printed = capsys.readouterr().err
+    assert "5/5" in printed and "2/2" in printed and "/7" not in printed
 
 
 def test_statistics_are_written(rows, report):

@@ -3,6 +3,7 @@
 import copy
 import logging
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -417,6 +418,18 @@ def test_another_content_is_named(load, content, message):
         load(content)
 
 
+def test_what_is_no_file_of_a_pickle_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "pack.zip", "w") as archive:
+        archive.writestr("imigue.pkl", b"")
+    for path, message in (
+        (tmp_path, "this is a folder; expected the file of a PYSKL pickle"),
+        (tmp_path / "pack.zip", "this is a zip archive; .*: unpack it first"),
+        (tmp_path / "nowhere.pkl", "no such file; expected the file of a PYSKL pickle"),
+    ):
+        with pytest.raises(DatasetFormatError, match=message):
+            load_pyskl(path)
+
+
 def test_a_layout_with_another_number_of_points_is_refused(load):
     with pytest.raises(DatasetFormatError, match="expected the 36 points of layout 'imigue-36', got 22"):
         load(make_pyskl(), keypoint_layout="imigue-36")
@@ -553,6 +566,8 @@ def test_ambiguous_and_incomplete_folders_are_named(arrays, tmp_path):
         load_miga_arrays(arrays)
     with pytest.raises(DatasetFormatError, match="nowhere: no such folder"):
         load_miga_arrays(tmp_path / "nowhere")
+    with pytest.raises(DatasetFormatError, match=r"train_data\.npy: this is a file; expected the folder"):
+        load_miga_arrays(arrays / "train_data.npy")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetFormatError, match=r"empty: no arrays found; expected files such as train_data\.npy"):
         load_miga_arrays(tmp_path / "empty")

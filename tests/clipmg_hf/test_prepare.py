@@ -1,5 +1,6 @@
 """Prepared data holds exactly the frames and keypoints of its rows, loads without us, and survives interruptions."""
 
+import errno
 import hashlib
 import importlib.util
 import io
@@ -21,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from clipmg_hf import console
 from clipmg_hf.data import clip_cutting, prepare, prepared_folder
 from clipmg_hf.data.clip_cutting import Crop, PrepareConfig, fit, move_keypoints, person_crop
 from clipmg_hf.data.prepare import LOCK_NAME, load_prepared, prepare_dataset, verify_dataset
@@ -409,7 +411,7 @@ def test_both_storages_give_the_schemas_rows(prepared, rows, tmp_path, storage, 
 @pytest.mark.parametrize("storage", STORAGES)
 def test_rows_without_keypoint_columns_are_prepared(videos, tmp_path, storage):
     rows = datasets.DatasetDict(train=make_rows(videos, TRAIN[:3], layout=None))
-    config = PrepareConfig(**SMALL, storage=storage, crop_person=True)
+    config = PrepareConfig(**SMALL, storage=storage)
     prepare_dataset(rows, tmp_path / "p", config, show_progress=False)
     loaded = load_prepared(tmp_path / "p", cache_dir=tmp_path)["train"]
     assert loaded.features == clip_features(LABELS, GROUPS, None, prepared=True)
@@ -477,6 +479,7 @@ def test_the_readme_says_that_the_data_is_private(prepared):
 def test_verification_names_everything_that_is_wrong(prepared, tmp_path):
     folder = shutil.copytree(prepared["parquet"], tmp_path / "p")
     name = "data/train-0000{}-of-00004.parquet".format
+    size = (folder / name(1)).stat().st_size
     (folder / name(0)).unlink()
     (folder / name(1)).write_bytes((folder / name(1)).read_bytes()[:-1])
     shutil.copy(folder / name(3), folder / name(2))
@@ -487,12 +490,47 @@ def test_verification_names_everything_that_is_wrong(prepared, tmp_path):
         "data/.train.7.partial: not in the manifest",
         "data/other.parquet: not in the manifest",
         f"{name(0)}: no such file",
-        f"{name(1)}: changed",
+        f"{name(1)}: changed, {size - 1:,} bytes; expected {size:,}",
         f"{name(1)}: cannot be read",
-        f"{name(2)}: changed",
+        f"{name(2)}: changed, ",
         f"{name(2)}: 1 rows; expected 2",
     ):
         assert text in problems
+
+
+def test_verification_names_other_contents_of_the_same_size(prepared, tmp_path):
+    folder = shutil.copytree(prepared["parquet"], tmp_path / "p")
+    path = folder / "data/train-00001-of-00004.parquet"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    first = verify_dataset(folder)[0]
+    found, expected = (digests(place)["data/train-00001-of-00004.parquet"] for place in (folder, prepared["parquet"]))
+    assert f"same size, other contents (sha256 {found[:12]}...; expected {expected[:12]}...)" in first
+    assert "{" not in first
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_loading_names_the_files_that_are_missing_or_changed(prepared, tmp_path, storage):
+    folder = shutil.copytree(prepared[storage], tmp_path / "p")
+    extension = prepared_folder.EXTENSIONS[storage]
+    first, second = (folder / f"data/train-0000{index}-of-00004.{extension}" for index in (0, 1))
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:-7])
+    with pytest.raises(DatasetFormatError) as error:
+        load_prepared(folder, cache_dir=tmp_path / "cache")
+    assert len(error.value.problems) == 2
+    for text in ("train-00000-of-00004", "no such file", "train-00001-of-00004", "bytes; expected", "--verify"):
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_loading_a_damaged_file_of_the_same_size_points_to_the_verification(prepared, tmp_path, storage):
+    folder = shutil.copytree(prepared[storage], tmp_path / "p")
+    path = next(folder.glob("data/train-00000*"))
+    path.write_bytes(b"\xff" * path.stat().st_size)
+    with pytest.raises(DatasetFormatError, match=r"a file cannot be read .*--verify names all that is wrong"):
+        load_prepared(folder, cache_dir=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -616,6 +654,43 @@ def test_a_folder_of_another_run_is_refused(prepared, rows, tmp_path):
     with pytest.raises(ValueError, match=r"rows_sha256\.train"):
         prepare_dataset(fewer, folder, PrepareConfig(**SMALL), source=SOURCE)
     assert digests(folder) == before
+
+
+def test_what_differs_from_another_run_is_short(prepared, rows, tmp_path):
+    folder = shutil.copytree(prepared["parquet"], tmp_path / "p")
+    source = {"dataset": "made up", "seed": 3, "description": ["a" * 500, "b"], "x": 1, "y": 2, "z": 3}
+    with pytest.raises(
+        ValueError, match=r"settings\.codec: .*; settings\.quality: .*; and \d more\); expect"
+    ) as error:
+        prepare_dataset(rows, folder, PrepareConfig(**SMALL, codec="mjpeg", crop_padding=1.0), source=source)
+    assert len(str(error.value)) < 600
+    first, second = (["same", "x" * 300 + end + "y" * 300] for end in ("1", "2"))
+    (line,) = prepare._differences({"d": first}, {"d": second})
+    assert line == f"d.1: ...{'x' * 20}1{'y' * 59}... instead of ...{'x' * 20}2{'y' * 59}..."
+    assert prepare._differences({"a": [1]}, {"a": [1, 2]}) == ["a.1: None instead of 2"]
+
+
+@pytest.mark.parametrize("layout", [None, "imigue-22"])
+def test_a_crop_around_a_person_needs_keypoints(videos, tmp_path, layout):
+    rows = make_rows(videos, [("a", 0, 3, 0)], keypoints=None, keypoints_valid=None)
+    if layout is None:
+        rows = rows.remove_columns(["keypoints", "keypoints_valid", "keypoint_layout"])
+    with pytest.raises(ValueError, match="crop_person=True, but no row has keypoints"):
+        prepare_dataset(datasets.DatasetDict(train=rows), tmp_path / "p", PrepareConfig(crop_person=True))
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_full_disk_is_named_and_leaves_no_half_shard(rows, tmp_path, monkeypatch):
+    def fill(path, *others):
+        path.write_bytes(b"half")
+        # As Arrow says it: without the file.
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(prepare, "write_rows", fill)
+    with pytest.raises(OSError, match="Error writing bytes") as error:
+        prepare_dataset(rows, tmp_path / "p", PrepareConfig(**SMALL), show_progress=False)
+    assert (error.value.errno, error.value.filename) == (errno.ENOSPC, str(tmp_path / "p"))
+    assert not list((tmp_path / "p/data").iterdir())
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(rows, tmp_path):
@@ -750,7 +825,7 @@ def script():
 def run_script(script, monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["prepare_dataset.py", *map(str, arguments)])
     with pytest.raises(SystemExit) as end:
-        script.main()
+        console.run(script.main)
     return end.value.code
 
 
@@ -764,7 +839,14 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
     monkeypatch.setitem(script.LOADERS, "smg", load)
     arguments = ("--output_dir", tmp_path / "p", "--short_side", 48, "--codec", "mjpeg", "--storage", "webdataset")
     assert run_script(script, monkeypatch, "--data_dir", "/d", "--dataset", "smg", "--seed", 5, *arguments) == 0
-    expected = {"num_proc": 1, "personal_data": False, "protocol": "", "validation": None, "seed": 5}
+    expected = {
+        "num_proc": 1,
+        "on_error": "raise",
+        "personal_data": False,
+        "protocol": "",
+        "validation": None,
+        "seed": 5,
+    }
     assert calls == [("/d", expected)]
     output = capsys.readouterr().out
     assert "train: 7 clips" in output and "licensed data" in output
@@ -776,12 +858,30 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
     assert run_script(script, monkeypatch, "--output_dir", tmp_path / "p", "--verify") == 0
     next((tmp_path / "p/data").glob("*.tar")).unlink()
     assert run_script(script, monkeypatch, "--output_dir", tmp_path / "p", "--verify") == 1
-    assert "no such file" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "no such file" in output and ": 0 problems\n" in output
 
 
-def test_the_script_needs_a_folder_to_read(script, tmp_path):
-    with pytest.raises(ValueError, match=r"data_dir is missing"):
-        script.run(script.PrepareArguments(output_dir=str(tmp_path)), PrepareConfig())
+def test_the_script_can_leave_out_what_is_wrong(script, rows, tmp_path, monkeypatch):
+    options = {}
+    monkeypatch.setitem(script.LOADERS, "smg", lambda path, **given: options.update(given) or rows)
+    arguments = ("--data_dir", "/d", "--dataset", "smg", "--on_error", "skip", "--short_side", 48)
+    assert run_script(script, monkeypatch, "--output_dir", tmp_path / "p", *arguments) == 0
+    assert options["on_error"] == "skip"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "data_dir is missing; expected --data_dir"),
+        (("--data_dir", "/nowhere"), "/nowhere: no such folder"),
+        (("--data_dir", "/nowhere", "--quality", 99), "quality is 99; expected 0 (best) to 51"),
+    ],
+)
+def test_the_script_ends_in_a_message(script, tmp_path, monkeypatch, capsys, arguments, message):
+    assert run_script(script, monkeypatch, "--output_dir", tmp_path / "p", *arguments) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ") and message in printed and not (tmp_path / "p").exists()
 
 
 def test_a_damaged_shard_of_a_finished_folder_is_written_again(rows, tmp_path, caplog):

@@ -467,6 +467,16 @@ def test_a_converted_skeleton_is_the_one_that_was_read(tmp_path, cache, num_proc
         assert cache.facts(path, kind) == read.facts and cache.num_frames(path, kind) == len(read.keypoints)
 
 
+def test_the_bar_follows_the_switch_of_datasets(tmp_path, cache, capsys):
+    files = write_all_kinds(tmp_path)
+    datasets.disable_progress_bars()
+    try:
+        cache.convert(files)
+    finally:
+        datasets.enable_progress_bars()
+    assert capsys.readouterr().err == ""
+
+
 def test_load_converts_what_is_absent_and_only_that(tmp_path, cache, reads):
     path = write_light(tmp_path / "0001.csv")
     assert cache.num_frames(path, "light_hand_csv") == NUM_FRAMES

@@ -14,6 +14,7 @@ import openpyxl
 import pytest
 import python_calamine
 
+from clipmg_hf.console import run
 from clipmg_hf.data import synthetic_layouts
 from clipmg_hf.data.synthetic import generate_video, raw_class
 from clipmg_hf.data.synthetic_layouts import (
@@ -579,6 +580,39 @@ def test_command_line_writes_a_layout_or_says_what_is_wrong(tmp_path, monkeypatc
     config = dataclasses.replace(default_config("pyskl"), seed=3)
     expected = write_layout(tmp_path / "same", "pyskl", config, faults=["frames_without_person"])
     assert (tmp_path / "new/imigue_pyskl.pkl").read_bytes() == (expected / "imigue_pyskl.pkl").read_bytes()
+    with pytest.raises(SystemExit, match="1"):
+        run(main)
+    assert "is not empty; expected a new folder" in capsys.readouterr().err
+
+
+def test_the_command_line_counts_training_videos_and_writes_trimmed_clips(tmp_path, monkeypatch):
+    monkeypatch.setattr(synthetic_layouts, "default_config", lambda layout: TINY)
+    command = ["synthetic_layouts", "--layout", "oulu", "--output", str(tmp_path / "new"), "--num-videos", "3"]
+    monkeypatch.setattr(sys, "argv", [*command, "--trimmed-rgb"])
+    main()
+    assert len(list((tmp_path / "new").rglob("*.xlsx"))) == 5
+    assert len(list((tmp_path / "new").rglob("*.mp4"))) == 5 * TINY.clips_per_video
+
+
+def test_the_help_names_the_faults_of_each_layout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["synthetic_layouts", "--help"])
     with pytest.raises(SystemExit):
         main()
-    assert "is not empty" in capsys.readouterr().err
+    printed = capsys.readouterr().out
+    for layout, faults in FAULTS.items():
+        assert f"  {layout}: {', '.join(faults) or 'none'}\n" in printed
+
+
+def test_an_interrupted_run_leaves_the_folder_to_the_next_one(tmp_path, monkeypatch):
+    def stop(config, subject, video_id):
+        if video_id != "0005":
+            raise KeyboardInterrupt
+        return generate_video(config, subject, video_id)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic_layouts, "generate_video", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_layout(tmp_path / "new", "miga", TINY, rgb=False)
+    assert list((tmp_path / "new").iterdir()) == []
+    again, other = (write_layout(tmp_path / name, "miga", TINY, rgb=False) for name in ("new", "other"))
+    assert list_names(again) == list_names(other)

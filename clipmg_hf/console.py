@@ -1,0 +1,82 @@
+"""How commands end: what a user can cause is one message on stderr and an exit status, not a traceback.
+
+    if __name__ == "__main__":
+        run(main)
+
+Exit statuses: 0 done, 1 unusable input (`error: ...`), 2 wrong usage, 130 interrupted.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NoReturn
+
+
+INTERRUPTED = "interrupted; run the same command again to go on"
+# Errors of a place to write to, whatever was to be written.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Call the main function of a script and exit with the status that it returns; `None` is 0."""
+    with errors_to_exit():
+        sys.exit(main())
+
+
+@contextmanager
+def errors_to_exit() -> Iterator[None]:
+    """Turn what a user can cause into a message and an exit status; what is a mistake of ours keeps its traceback.
+
+    Raises:
+        SystemExit: With status 1 after a ValueError, OSError or ImportError, 130 after a KeyboardInterrupt; without a
+            message where nobody reads the output any more.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        _exit(INTERRUPTED, 130)
+    except BrokenPipeError:
+        # Whoever read the output, such as `head`, has enough; the flush at the end must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:
+        cause = _cause_of(error)
+        if not isinstance(cause, ValueError | OSError | ImportError):
+            raise
+        _exit(f"error: {describe_error(cause)}", 1)
+
+
+def describe_error(error: BaseException) -> str:
+    """The message of an error; that of a full or read-only disk says where `datasets` writes."""
+    text = str(error) or type(error).__name__
+    if not isinstance(error, OSError) or error.errno not in _DISK_ERRORS:
+        return text
+    from datasets import config
+
+    cache = Path(config.HF_DATASETS_CACHE)
+    if error.filename is not None and not Path(str(error.filename)).is_relative_to(cache):
+        return text
+    return (
+        f"{text}; converted data goes to {cache}: expected room and permission to write there, or HF_HOME set to "
+        "another folder."
+    )
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """The error behind the one with which `datasets` hides it."""
+    from datasets.exceptions import DatasetGenerationError
+
+    while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _exit(message: str, status: int) -> NoReturn:
+    print(message, file=sys.stderr)
+    raise SystemExit(status)
+
+
+__all__ = ["describe_error", "errors_to_exit", "run"]
