@@ -34,7 +34,9 @@ class PrepareArguments:
     dataset: Literal["imigue", "smg", "ma52"] = field(default="imigue", metadata={"help": "Which data set it is."})
     protocol: str = field(default="", metadata={"help": "How to split; the data set's official way by default."})
     validation: float | None = field(default=None, metadata={"help": "Share of the training subjects to validate on."})
-    seed: int = field(default=0, metadata={"help": "Seed of that choice."})
+    seed: int = field(default=0, metadata={"help": "Seed of that choice, and of the folds."})
+    num_folds: int = field(default=5, metadata={"help": "With --protocol folds: how many."})
+    fold: int = field(default=0, metadata={"help": "With --protocol folds: the one that validates, from 0."})
     on_error: Literal["raise", "skip"] = field(
         default="raise", metadata={"help": "Stop at files that are wrong, or leave out what they concern."}
     )
@@ -53,7 +55,7 @@ def prepare(args: PrepareArguments, config: PrepareConfig) -> None:
     """Load the data set, prepare it and say what was written."""
     if args.data_dir is None:
         raise ValueError("data_dir is missing; expected --data_dir with the folder of the data set, or --verify.")
-    split = {"protocol": args.protocol, "validation": args.validation, "seed": args.seed}
+    split = {name: getattr(args, name) for name in ("protocol", "validation", "seed", "num_folds", "fold")}
     load = LOADERS[args.dataset]
     options = {"personal_data": config.keep_personal_columns, "on_error": args.on_error, "num_proc": args.num_proc}
     rows = load(args.data_dir, **split, **options)

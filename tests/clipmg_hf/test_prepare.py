@@ -841,6 +841,8 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
     assert run_script(script, monkeypatch, "--data_dir", "/d", "--dataset", "smg", "--seed", 5, *arguments) == 0
     expected = {
         "num_proc": 1,
+        "num_folds": 5,
+        "fold": 0,
         "on_error": "raise",
         "personal_data": False,
         "protocol": "",
