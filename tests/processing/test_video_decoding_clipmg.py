@@ -226,6 +226,18 @@ def test_an_interval_decodes_from_its_key_frame_only(tmp_path):
         assert reader._num_decoded <= 255
 
 
+def test_stored_jpegs_are_decoded_only_if_they_are_wanted(tmp_path):
+    path = str(tmp_path / "jpegs.mp4")
+    make_video(path, "mjpeg", pix_fmt="yuvj420p")
+    reference = decode_all(path)
+    with VideoReader(path) as reader:
+        _ = reader.info
+        reader._num_decoded = 0
+        wanted = [2, 5, 6, 11, 17]
+        assert np.array_equal(reader.read(wanted), [reference[number] for number in wanted])
+        assert reader._num_decoded == len(wanted)
+
+
 def test_reads_between_the_frames_of_an_iteration(videos):
     reference = decode_all(videos("gop12.mp4"))
     with VideoReader(videos("gop12.mp4")) as reader:
