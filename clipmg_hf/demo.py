@@ -73,9 +73,9 @@ def run_demo(args: DemoArguments) -> dict[str, Any]:
     held_out = PreparedViews(ClipDataset(rows["validation"], processor), 1, args.num_workers)
 
     console.rule("2/5 Train on RGB and pose")
-    full = train(args, rows, views, held_out, processor, "gated", output / "training")
+    full = train(args, views, held_out, processor, "gated", output / "training")
     console.rule("3/5 Train the baseline without pose")
-    no_pose = train(args, rows, views, held_out, processor, "visual", output / "training_no_pose")
+    no_pose = train(args, views, held_out, processor, "visual", output / "training_no_pose")
 
     console.rule("4/5 Evaluate, save, reload in a fresh process")
     metrics = evaluate(args, rows, held_out, {NO_POSE: no_pose, FULL_MODEL: full})
@@ -122,7 +122,6 @@ class PreparedViews(Dataset):
 
 def train(
     args: DemoArguments,
-    rows: datasets.DatasetDict,
     views: PreparedViews,
     held_out: PreparedViews,
     processor: CLIPMGProcessor,
@@ -151,8 +150,7 @@ def train(
         use_cpu=True,
         dataloader_pin_memory=False,
     )
-    trainer = make_trainer(model, processor, rows["train"], rows["validation"], training_args)
-    trainer.train_dataset, trainer.eval_dataset = views, held_out
+    trainer = make_trainer(model, processor, views, held_out, training_args)
     trainer.train()
     return Trained(model, trainer)
 
@@ -298,7 +296,8 @@ def print_report(console: Console, metrics: dict[str, Any], output: Path) -> Non
     for column in ("top-1", "top-5", "mean class", "macro F1"):
         table.add_column(column, justify="right")
     for name, values in metrics["results"].items():
-        table.add_row(name, *(f"{100 * value:.1f} %" for value in values.values()))
+        shown = (values[metric] for metric in ("top1", "top5", "mean_class_accuracy", "macro_f1"))
+        table.add_row(name, *(f"{100 * value:.1f} %" for value in shown))
     console.print(table)
     table = Table(title="Predicted by the reloaded checkpoint in a fresh process", title_justify="left")
     for column in ("clip", "true", "predicted", "score"):

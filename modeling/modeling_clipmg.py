@@ -13,7 +13,7 @@ from typing import Any, Self, Unpack, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, CLIPVisionModel, PreTrainedModel
+from transformers import AutoConfig, CLIPVisionConfig, CLIPVisionModel, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -56,7 +56,8 @@ class CLIPMGClassifierOutput(ModelOutput):
     Args:
         loss (`torch.FloatTensor` of shape `()`, *optional*, with `labels`): The loss.
         logits (`torch.FloatTensor` of shape `(B, num_labels)`): Scores before the softmax.
-        fused_embedding (`torch.FloatTensor` of shape `(B, D)`, *optional*, with `output_explanation=True`).
+        fused_embedding (`torch.FloatTensor` of shape `(B, D)`, *optional*, in training mode or with
+            `output_explanation=True`).
         gate, semantic_attention, hidden_states, attentions (*optional*): As in [`CLIPMGModelOutput`].
     """
 
@@ -452,6 +453,7 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         has_pose: torch.Tensor | None = None,
         output_explanation: bool = False,
         interpolate_pos_encoding: bool = False,
+        vision_tokens: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CLIPMGModelOutput:
         """Embed clips. Masked frames and points have no influence, on outputs or gradients, whatever they hold.
@@ -470,15 +472,17 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             output_explanation (`bool`, *optional*, defaults to `False`): Also return gate and semantic attention.
             interpolate_pos_encoding (`bool`, *optional*, defaults to `False`): Take frames of another size than the
                 tower was trained for.
+            vision_tokens (`torch.FloatTensor` of shape `(B, T, 1 + N, D_v)`, *optional*): What `encode_frames` made of
+                the frames, in place of `pixel_values`: a frozen tower need not run again. N is that of
+                `config.vision_config.image_size`.
 
         Raises:
             ValueError: A shape disagrees with the configuration, or neither stream that the model needs is given.
         """
-        self._check_inputs(
-            pixel_values, keypoints, frame_mask=frame_mask, keypoint_mask=keypoint_mask, has_pose=has_pose
-        )
+        frames = self._check_frames(pixel_values, vision_tokens)
+        self._check_inputs(frames, keypoints, frame_mask=frame_mask, keypoint_mask=keypoint_mask, has_pose=has_pose)
         # A stream that the whole batch lacks is one that every clip lacks.
-        first = cast(torch.Tensor, pixel_values if keypoints is None else keypoints)
+        first = cast(torch.Tensor, frames if keypoints is None else keypoints)
         video_present = pose_present = first.new_zeros(first.shape[0], 1, dtype=torch.bool)
         visual = first.new_zeros(first.shape[0], self.config.hidden_size, dtype=self.dtype)
         pose = first.new_zeros(first.shape[0], self.config.pose_hidden_size, dtype=self.dtype)
@@ -487,19 +491,20 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             keypoints = _mask_keypoints(keypoints, keypoint_mask, has_pose)
             pose = self.pose_encoder(keypoints)
             pose_present = (keypoints[..., 2] > 0).flatten(1).any(dim=1, keepdim=True)
-        if pixel_values is not None and self.vision_model is not None:
-            pixel_values, frame_mask, video_present = _mask_frames(pixel_values, frame_mask)
-            # (B, T, 3, H, W) -> (B * T, 3, H, W)
-            vision_outputs = self.vision_model(
-                pixel_values.flatten(0, 1), interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
-            )
-            # The paper does not say which layer norm: CLIP's own, on CLS and patches alike, no projection (ours).
-            tokens = self.vision_model.post_layernorm(vision_outputs.last_hidden_state)
+        if frames is not None and self.vision_model is not None:
+            frames, frame_mask, video_present = _mask_frames(frames, frame_mask)
             patch_size = cast(int, self.vision_model.config.patch_size)
+            if vision_tokens is None:
+                tokens, vision_outputs = self.encode_frames(
+                    frames, interpolate_pos_encoding=interpolate_pos_encoding, **kwargs
+                )
+                grid = (frames.shape[-2] // patch_size, frames.shape[-1] // patch_size)
+            else:
+                tokens = frames.to(self.dtype)
+                grid = (cast(int, self.vision_model.config.image_size) // patch_size,) * 2
             visual, attention = self._read_tokens(
-                # (B * T, 1 + N, D_v) -> (B, T, 1 + N, D_v)
-                tokens.unflatten(0, pixel_values.shape[:2]),
-                (pixel_values.shape[-2] // patch_size, pixel_values.shape[-1] // patch_size),
+                tokens,
+                grid,
                 frame_mask,
                 keypoints,
                 pose,
@@ -515,33 +520,56 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             attentions=vision_outputs.attentions,
         )
 
+    def encode_frames(
+        self, pixel_values: torch.Tensor, **kwargs: Any
+    ) -> tuple[torch.Tensor, BaseModelOutputWithPooling]:
+        """Tokens that the model reads: pixel_values (B, T, 3, H, W) -> (B, T, 1 + N, D_v), and the tower's outputs."""
+        assert self.vision_model is not None
+        # (B, T, 3, H, W) -> (B * T, 3, H, W)
+        outputs = self.vision_model(pixel_values.flatten(0, 1), **kwargs)
+        # The paper does not say which layer norm: CLIP's own, on CLS and patches alike, no projection (ours).
+        tokens = self.vision_model.post_layernorm(outputs.last_hidden_state)
+        # (B * T, 1 + N, D_v) -> (B, T, 1 + N, D_v)
+        return tokens.unflatten(0, pixel_values.shape[:2]), outputs
+
+    def _check_frames(
+        self, pixel_values: torch.Tensor | None, vision_tokens: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """Whichever form the frames have; a ValueError for both, or for another shape than the model reads."""
+        if pixel_values is not None and vision_tokens is not None:
+            raise ValueError("Got pixel_values and vision_tokens; expected one of them.")
+        name, frames, last = "pixel_values", pixel_values, "3, height, width"
+        fits = frames is None or frames.ndim == 5
+        if vision_tokens is not None:
+            vision_config = cast(CLIPVisionConfig, self.config.vision_config)
+            num_patches = (cast(int, vision_config.image_size) // cast(int, vision_config.patch_size)) ** 2
+            name, frames, last = "vision_tokens", vision_tokens, f"{1 + num_patches}, {vision_config.hidden_size}"
+            fits = frames.ndim == 4 and frames.shape[2:] == (1 + num_patches, vision_config.hidden_size)
+        if frames is not None and not (fits and 1 <= frames.shape[1] <= self.config.num_frames):
+            raise ValueError(
+                f"{name} must have the shape (clips, 1 to num_frames={self.config.num_frames} frames, {last}), got "
+                f"{tuple(frames.shape)}."
+            )
+        return frames
+
     def _check_inputs(
-        self, pixel_values: torch.Tensor | None, keypoints: torch.Tensor | None, **masks: torch.Tensor | None
+        self, frames: torch.Tensor | None, keypoints: torch.Tensor | None, **masks: torch.Tensor | None
     ) -> None:
         config = self.config
-        streams = {"pixel_values": (config.uses_vision, pixel_values), "keypoints": (config.uses_pose, keypoints)}
+        streams = {"pixel_values": (config.uses_vision, frames), "keypoints": (config.uses_pose, keypoints)}
         readable = {name: values for name, (used, values) in streams.items() if used}
         if all(values is None for values in readable.values()):
             raise ValueError(f"A model with fusion={config.fusion!r} needs {' or '.join(readable)}, got None.")
-        if pixel_values is not None and (
-            pixel_values.ndim != 5 or not 1 <= pixel_values.shape[1] <= config.num_frames
-        ):
-            raise ValueError(
-                f"pixel_values must have the shape (clips, 1 to num_frames={config.num_frames} frames, 3, height, "
-                f"width), got {tuple(pixel_values.shape)}."
-            )
         if keypoints is not None and (keypoints.ndim != 4 or keypoints.shape[2:] != (config.num_keypoints, 3)):
             raise ValueError(
                 f"keypoints must have the shape (clips, pose frames, num_keypoints={config.num_keypoints}, 3), got "
                 f"{tuple(keypoints.shape)}; this model reads the layout {config.keypoint_layout!r}."
             )
-        batch_sizes = [values.shape[0] for values in (pixel_values, keypoints) if values is not None]
+        batch_sizes = [values.shape[0] for values in (frames, keypoints) if values is not None]
         if batch_sizes[0] != batch_sizes[-1]:
             raise ValueError(f"Got {batch_sizes[0]} clips in pixel_values and {batch_sizes[-1]} in keypoints.")
         for name, mask in masks.items():
-            masked, num_dimensions = (
-                (pixel_values, 2) if name == "frame_mask" else (keypoints, 2 - (name == "has_pose"))
-            )
+            masked, num_dimensions = (frames, 2) if name == "frame_mask" else (keypoints, 2 - (name == "has_pose"))
             if mask is not None and masked is not None and mask.shape != masked.shape[:num_dimensions]:
                 expected = tuple(masked.shape[:num_dimensions])
                 raise ValueError(f"{name} must have the shape {expected}, got {tuple(mask.shape)}.")
@@ -601,16 +629,16 @@ def _mask_keypoints(
 
 
 def _mask_frames(
-    pixel_values: torch.Tensor, frame_mask: torch.Tensor | None
+    frames: torch.Tensor, frame_mask: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-    """Zero masked frames (B, T, 3, H, W); also the mask (B, T) to attend with and what clips have a frame (B, 1)."""
+    """Zero masked frames (B, T, ...); also the mask (B, T) to attend with and what clips have a frame (B, 1)."""
     if frame_mask is None:
-        return pixel_values, None, torch.ones_like(pixel_values[:, 0, 0, 0, :1], dtype=torch.bool)
+        return frames, None, torch.ones_like(frames.flatten(1)[:, :1], dtype=torch.bool)
     frame_mask = frame_mask.bool()
     video_present = frame_mask.any(dim=1, keepdim=True)
-    pixel_values = torch.where(frame_mask[:, :, None, None, None], pixel_values, 0.0)
+    frames = torch.where(frame_mask.reshape(*frame_mask.shape, *[1] * (frames.ndim - 2)), frames, 0.0)
     # A softmax needs something to attend to; what it finds there is dropped later.
-    return pixel_values, frame_mask | ~video_present, video_present
+    return frames, frame_mask | ~video_present, video_present
 
 
 def _mean_over_frames(features: torch.Tensor, frame_mask: torch.Tensor | None) -> torch.Tensor:
@@ -645,12 +673,13 @@ class CLIPMGForMicroGestureClassification(CLIPMGPreTrainedModel):
         has_pose: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_explanation: bool = False,
+        vision_tokens: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CLIPMGClassifierOutput:
         """Classify clips.
 
         Args:
-            pixel_values, keypoints, frame_mask, keypoint_mask, has_pose, output_explanation: As in
+            pixel_values, keypoints, frame_mask, keypoint_mask, has_pose, output_explanation, vision_tokens: As in
                 [`CLIPMGModel.forward`].
             labels (`torch.Tensor` of shape `(B,)` or `(B, num_labels)`, *optional*): Class ids in
                 [0, num_labels - 1]; one float per class for multi-label classification.
@@ -663,6 +692,7 @@ class CLIPMGForMicroGestureClassification(CLIPMGPreTrainedModel):
             keypoint_mask=keypoint_mask,
             has_pose=has_pose,
             output_explanation=output_explanation,
+            vision_tokens=vision_tokens,
             return_dict=True,
             **kwargs,
         )
@@ -671,7 +701,8 @@ class CLIPMGForMicroGestureClassification(CLIPMGPreTrainedModel):
         return CLIPMGClassifierOutput(
             loss=loss,
             logits=logits,
-            fused_embedding=outputs.fused_embedding if output_explanation else None,
+            # A loss may need it; it is too wide to gather in every evaluation.
+            fused_embedding=outputs.fused_embedding if output_explanation or self.training else None,
             gate=outputs.gate,
             semantic_attention=outputs.semantic_attention,
             hidden_states=outputs.hidden_states,

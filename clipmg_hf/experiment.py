@@ -1,0 +1,342 @@
+"""A training run from its arguments: data, model, trainer, results; what `hub_scripts/train.py` does, step by step.
+
+    experiment = prepare_experiment(parse_arguments(["hub_scripts/configs/synthetic.yaml"]))
+    run_experiment(experiment)
+
+A run's folder holds the model and the processor (ready for `clipmg predict`), `experiment.json` (what was asked for
+and what was found), `trainer_state.json` (the curves), `all_results.json` and checkpoints. With LoRA the model is the
+merged one; `adapter/` holds the adapter alone and `base/` what it was trained on.
+"""
+
+import json
+import logging
+import os
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import numpy as np
+from torch.utils.data import Dataset
+from transformers import EarlyStoppingCallback, set_seed
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from clipmg_hf.arguments import DataArguments, ExperimentArguments
+from clipmg_hf.data.clips import ClipDataset
+from clipmg_hf.data.loading import detect_dataset, load_clips
+from clipmg_hf.feature_cache import cache_features
+from clipmg_hf.files import write_file
+from clipmg_hf.model_building import add_lora, build_model
+from clipmg_hf.modeling import CLIPMGConfig
+from clipmg_hf.processing import CLIPMGProcessor
+from clipmg_hf.training import CLIPMGTrainer, latest_checkpoint, make_trainer
+
+
+logger = logging.getLogger(__name__)
+
+EXPERIMENT_FILE, STATE_FILE, ADAPTER_FOLDER, BASE_FOLDER = "experiment.json", "trainer_state.json", "adapter", "base"
+LAST = "last"
+TRAINED_POSE_FACTOR = 0.1
+
+
+@dataclass(frozen=True)
+class ClipSplits:
+    """Rows to train and evaluate on, and the names of the classes."""
+
+    train: datasets.Dataset
+    evaluation: datasets.Dataset | None
+    label_names: list[str]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run that is ready to start."""
+
+    arguments: ExperimentArguments
+    splits: ClipSplits
+    trainer: CLIPMGTrainer
+
+
+def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
+    """Load and check everything; nothing is trained yet.
+
+    Raises:
+        DatasetFormatError: The data is not as documented.
+        ValueError: Data, model and arguments do not fit; the message says what to change.
+    """
+    training = arguments.training
+    check_processes(arguments)
+    check_output_dir(arguments)
+    set_seed(training.seed)
+    with training.main_process_first(desc="load the data"):
+        splits = load_splits(arguments)
+    model = build_model(arguments.model, arguments.config, splits.label_names)
+    check_modalities(model.config, splits)
+    check_classes(splits, needs_every_class=_needs_every_class(arguments))
+    processor = build_processor(arguments, model.config)
+    if arguments.model.lora_rank:
+        model = add_lora(model, arguments.model, Path(_output_dir(arguments), BASE_FOLDER), training.should_save)
+    train_dataset, eval_dataset = build_datasets(arguments, splits, processor, model)
+    patience = arguments.optimization.early_stopping_patience
+    trainer = make_trainer(
+        model,
+        processor,
+        train_dataset,
+        eval_dataset,
+        training,
+        loss_settings=arguments.loss,
+        learning_rate_factors=learning_rate_factors(arguments),
+        sampling_power=arguments.optimization.balanced_sampling,
+        freeze_batch_norm=arguments.model.freeze_batch_norm,
+        callbacks=[EarlyStoppingCallback(patience)] if patience else None,
+    )
+    return Experiment(arguments, splits, trainer)
+
+
+def run_experiment(experiment: Experiment) -> dict[str, float]:
+    """Train, evaluate, and write the results to the run's folder; returns the metrics.
+
+    Raises:
+        NonFiniteLossError: A loss is NaN or infinite.
+    """
+    trainer, training = experiment.trainer, experiment.arguments.training
+    write_record(experiment)
+    result = trainer.train(resume_from_checkpoint=find_resume_point(experiment.arguments))
+    metrics = dict(result.metrics)
+    trainer.save_metrics("train", metrics)
+    if experiment.splits.evaluation is not None:
+        evaluated = trainer.evaluate()
+        trainer.save_metrics("eval", evaluated)
+        metrics |= evaluated
+    save_final_model(trainer)
+    if training.should_save:
+        trainer.state.save_to_json(str(Path(_output_dir(experiment.arguments), STATE_FILE)))
+    return metrics
+
+
+def _output_dir(arguments: ExperimentArguments) -> str:
+    return cast(str, arguments.training.output_dir)
+
+
+def check_processes(arguments: ExperimentArguments) -> None:
+    """Raise a ValueError where accelerate would silently run something else than it was asked for."""
+    training = arguments.training
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != training.world_size:
+        raise ValueError(
+            f"{launched} processes were launched, but training sees {training.world_size}: each would train a model "
+            "of its own. On CPUs add --use_cpu."
+        )
+    if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true" and training.device.type == "cpu":
+        raise ValueError(
+            "FSDP was asked for, but accelerate shards on accelerators alone and would run DDP on CPUs; expected the "
+            "configuration accelerate_ddp_cpu.yaml there."
+        )
+
+
+def check_output_dir(arguments: ExperimentArguments) -> None:
+    """Refuse to mix a new run with the checkpoints of another one."""
+    output = Path(_output_dir(arguments))
+    if arguments.training.resume_from_checkpoint is None and any(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+        raise ValueError(
+            f"output_dir={output} holds checkpoints of an earlier run; expected --resume_from_checkpoint {LAST} to "
+            "go on with it, or another folder."
+        )
+
+
+def find_resume_point(arguments: ExperimentArguments) -> str | None:
+    """Checkpoint to go on from; `"last"` is the newest complete one, and a new start where there is none."""
+    wanted = arguments.training.resume_from_checkpoint
+    if wanted != LAST:
+        return wanted
+    checkpoint = latest_checkpoint(_output_dir(arguments))
+    return None if checkpoint is None else str(checkpoint)
+
+
+def load_splits(arguments: ExperimentArguments) -> ClipSplits:
+    """Load the data set and pick its splits.
+
+    Raises:
+        ValueError: It is another data set than asked for, or a split is missing.
+    """
+    data = arguments.data
+    if data.data_dir is None:
+        raise ValueError("data_dir is missing; expected --data_dir with the folder of the data set.")
+    kind = detect_dataset(data.data_dir)
+    if data.dataset not in ("auto", kind):
+        raise ValueError(f"{data.data_dir} holds the data set {kind!r}; expected {data.dataset!r}, see --dataset.")
+    rows = load_clips(data.data_dir, data.dataset_configuration, **_loading_options(data))
+    train = _pick_split(rows, data.train_split, data, data.max_train_clips)
+    wants_evaluation = arguments.training.eval_strategy != "no" or arguments.training.do_eval
+    evaluation = _pick_split(rows, data.eval_split, data, data.max_eval_clips) if wants_evaluation else None
+    return ClipSplits(train, evaluation, list(train.features["label"].names))
+
+
+def _loading_options(data: DataArguments) -> dict[str, Any]:
+    options = {
+        "protocol": data.protocol,
+        "validation": data.validation,
+        # Where nothing is drawn, a seed is no option: prepared data refuses them.
+        "seed": data.split_seed if (data.protocol, data.validation) != (None, None) else None,
+        "fold": data.fold,
+        "cache_dir": data.data_cache_dir,
+        "num_proc": data.num_proc,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _pick_split(rows: datasets.DatasetDict, name: str, data: DataArguments, limit: int | None) -> datasets.Dataset:
+    if name not in rows:
+        raise ValueError(
+            f"{data.data_dir} has no split {name!r}; it has {', '.join(rows)}. Expected one of these as train_split "
+            "and eval_split, --validation 0.2 to carve one out of the training subjects, or --eval_strategy no."
+        )
+    split = rows[name]
+    return split if limit is None else split.select(range(min(limit, len(split))))
+
+
+def check_modalities(config: CLIPMGConfig, splits: ClipSplits) -> None:
+    """Raise a ValueError where no clip has what the model is made for."""
+    needs = {"video": (config.uses_vision, "pose"), "keypoints": (config.uses_pose, "visual")}
+    for split in (splits.train, splits.evaluation):
+        for column, (is_needed, alternative) in needs.items():
+            if split is not None and is_needed and _is_empty(split, column):
+                raise ValueError(
+                    f"The data has no {column}, which a model with fusion={config.fusion!r} needs; expected "
+                    f"--fusion {alternative}, or data with both."
+                )
+
+
+def _is_empty(rows: datasets.Dataset, column: str) -> bool:
+    return column not in rows.column_names or rows.data.column(column).null_count == len(rows.data)
+
+
+def check_classes(splits: ClipSplits, needs_every_class: bool) -> None:
+    """Name the classes without a training clip; a ValueError where sampling or weights would have to invent them."""
+    counts = np.bincount(splits.train["label"], minlength=len(splits.label_names))
+    empty = [name for name, count in zip(splits.label_names, counts, strict=True) if not count]
+    if not empty:
+        return
+    message = f"{len(empty)} of {len(counts)} classes have no training clip: {', '.join(map(repr, empty))}."
+    if needs_every_class:
+        raise ValueError(f"{message} balanced_sampling and class_weighting need clips of every class.")
+    logger.warning("%s", message)
+    if splits.evaluation is not None:
+        unseen = int(np.isin(splits.evaluation["label"], np.flatnonzero(counts == 0)).sum())
+        if unseen:
+            logger.warning("%d of %d clips to evaluate are of such classes.", unseen, len(splits.evaluation))
+
+
+def _needs_every_class(arguments: ExperimentArguments) -> bool:
+    return arguments.optimization.balanced_sampling > 0 or arguments.loss.class_weighting != "none"
+
+
+def build_datasets(
+    arguments: ExperimentArguments, splits: ClipSplits, processor: CLIPMGProcessor, model: Any
+) -> tuple[Dataset, Dataset | None]:
+    """Data sets of inputs; a stream that the model does not read is not decoded."""
+    data, config = arguments.data, model.config
+    make = partial(ClipDataset, processor=processor, missing_keypoints=data.missing_keypoints)
+
+    def read(rows: datasets.Dataset) -> datasets.Dataset:
+        # Keypoints stay without a pose encoder: the crop goes by them.
+        return rows if config.uses_vision or "video" not in rows.column_names else rows.remove_columns("video")
+
+    train = make(read(splits.train), augment=data.augment, seed=arguments.training.seed)
+    evaluation = None
+    if splits.evaluation is not None:
+        evaluation = make(read(splits.evaluation), cache_dir=data.clip_cache)
+    if data.feature_cache is None:
+        return train, evaluation
+    keep = partial(
+        cache_features,
+        model.to(arguments.training.device),
+        cache_dir=data.feature_cache,
+        precision=data.feature_precision,
+        batch_size=arguments.training.per_device_eval_batch_size,
+        num_workers=arguments.training.dataloader_num_workers,
+    )
+    with arguments.training.main_process_first(desc="keep features"):
+        return keep(clips=train, num_views=data.feature_views), None if evaluation is None else keep(clips=evaluation)
+
+
+def learning_rate_factors(arguments: ExperimentArguments) -> dict[str, float]:
+    """Learning rates of the parts: a pose encoder that was trained before moves slowly."""
+    optimization, model = arguments.optimization, arguments.model
+    factor = optimization.pose_encoder_factor
+    if factor is None:
+        was_trained = model.pose_checkpoint is not None or model.model_name_or_path is not None
+        factor = TRAINED_POSE_FACTOR if was_trained and model.stage == "joint" else 1.0
+    return {
+        "pose_encoder_factor": factor,
+        "vision_factor": optimization.vision_factor,
+        "lora_factor": optimization.lora_factor,
+        "head_factor": optimization.head_factor,
+    }
+
+
+def build_processor(arguments: ExperimentArguments, config: CLIPMGConfig) -> CLIPMGProcessor:
+    """The processor that fits the model; a checkpoint's own, with what is given replaced."""
+    source = arguments.model.model_name_or_path
+    if source is None:
+        return CLIPMGProcessor.from_model_config(config, **arguments.processor)
+    return CLIPMGProcessor.from_pretrained(source, **arguments.processor)
+
+
+def write_record(experiment: Experiment) -> None:
+    """Write `experiment.json`: the arguments as given, versions, clips per split and class."""
+    arguments = experiment.arguments
+    if not arguments.training.should_save:
+        return
+    splits = experiment.splits
+    record = {
+        "given": arguments.given,
+        "model": asdict(arguments.model),
+        "data": asdict(arguments.data),
+        "optimization": asdict(arguments.optimization),
+        "loss": asdict(arguments.loss),
+        "learning_rate_factors": learning_rate_factors(arguments),
+        "processes": arguments.training.world_size,
+        "device": str(arguments.training.device),
+        "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
+        "train": _describe_rows(splits.train, splits.label_names),
+        "evaluation": None if splits.evaluation is None else _describe_rows(splits.evaluation, splits.label_names),
+    }
+    folder = Path(_output_dir(arguments))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / EXPERIMENT_FILE, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def _describe_rows(rows: datasets.Dataset, label_names: list[str]) -> dict[str, Any]:
+    counts = np.bincount(rows["label"], minlength=len(label_names)).tolist()
+    return {
+        "clips": len(rows),
+        "fingerprint": rows._fingerprint,
+        "classes": dict(zip(label_names, counts, strict=True)),
+    }
+
+
+def save_final_model(trainer: CLIPMGTrainer) -> None:
+    """Save model and processor to the run's folder; with LoRA the merged model, and the adapter beside it."""
+    model: Any = trainer.model
+    if hasattr(model, "merge_and_unload"):
+        trainer.save_model(str(Path(cast(str, trainer.args.output_dir), ADAPTER_FOLDER)))
+        trainer.model = model.merge_and_unload()
+    trainer.save_model()
+
+
+__all__ = [
+    "ClipSplits",
+    "Experiment",
+    "build_datasets",
+    "build_processor",
+    "check_classes",
+    "check_modalities",
+    "learning_rate_factors",
+    "load_splits",
+    "prepare_experiment",
+    "run_experiment",
+    "save_final_model",
+]
