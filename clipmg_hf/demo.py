@@ -24,6 +24,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 from clipmg_hf.data.clips import ClipDataset
 from clipmg_hf.data.imigue import load_imigue
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
+from clipmg_hf.files import write_file
 from clipmg_hf.inference import load_model, predict_clip
 from clipmg_hf.metrics import classification_metrics, confusion_matrix
 from clipmg_hf.modeling import IMIGUE_LABELS, CLIPMGConfig, CLIPMGForMicroGestureClassification
@@ -87,9 +88,7 @@ def run_demo(args: DemoArguments) -> dict[str, Any]:
 
     console.rule("5/5 Report")
     draw(output, full.trainer.state.log_history, metrics, examples[0])
-    temporary = output / "metrics.json.tmp"
-    temporary.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(output / "metrics.json")
+    write_file(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print_report(console, metrics, output)
     return metrics
 
