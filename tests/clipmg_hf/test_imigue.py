@@ -13,7 +13,7 @@ import pytest
 from clipmg_hf.data import ClipDataset, DatasetFormatError, collate_clips, load_imigue
 from clipmg_hf.data.imigue import IMiGUE, register
 from clipmg_hf.data.imigue_files import find_imigue
-from clipmg_hf.data.imigue_labels import canonical_label
+from clipmg_hf.data.imigue_labels import OULU_COLUMNS, canonical_label
 from clipmg_hf.data.labels import IMIGUE_GROUP_NAMES, IMIGUE_GROUPS
 from clipmg_hf.data.synthetic import generate_video
 from clipmg_hf.data.synthetic_layouts import default_config, plan_layout, write_index, write_layout
@@ -493,3 +493,21 @@ def test_rows_without_labels_cannot_be_learned_from(packs, cache, loaded):
     rows = load_imigue(packs("miga"), cache_dir=cache)["test"]
     with pytest.raises(ValueError, match=r"10 of 10 rows have no label, first row 0"):
         ClipDataset(rows, loaded[1])
+
+
+def test_real_openpose_files_are_read(realdata, tmp_path):
+    source = realdata / "openpose" / "slp_full137"
+    skeleton, rgb = (tmp_path / name / "0005" for name in ("mg_skeleton_only", "imigue_rgb_train"))
+    for folder in (skeleton, rgb, tmp_path / "Label"):
+        folder.mkdir(parents=True)
+    files = sorted((source / "json").glob("*.json"))
+    for number, file in enumerate(files):
+        shutil.copy(file, skeleton / f"5_{number:012d}_keypoints.json")
+    shutil.copy(source / "video.mp4", rgb / "0005.mp4")
+    row = f"5,1,0.0,0,0.3,{len(files) - 1},12,2,F,Atlantis,Win"
+    (tmp_path / "Label" / "labels_20200831.csv").write_text(f"{','.join(OULU_COLUMNS)}\n{row}\n")
+    clip = load_imigue(tmp_path, cache_dir=tmp_path / "cache")["train"].with_format("numpy")[0]
+    assert clip["keypoints"].shape == (len(files), 137, 3)
+    assert (int(clip["width"]), int(clip["height"])) == (1280, 720)
+    # One person, whose face and hands are seen in every frame.
+    assert clip["keypoints_valid"][:, [0, 1, 25 + 30, 95, 116]].all()
