@@ -258,11 +258,7 @@ def online_table(
     ]
     num_frames = _length(video, keypoints)
     values = {**video, "num_frames": num_frames, "segments": segments}
-    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, schema)
-    for name in schema.names:
-        if name not in columns:
-            columns[name] = pa.array([values[name]], schema.field(name).type)
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+    return _row_of_video(values, keypoints, source.keypoint_layout, schema)
 
 
 def emotion_table(
@@ -276,6 +272,7 @@ def emotion_table(
     num_frames = _length(video, keypoints)
     values = {
         **video,
+        "num_frames": num_frames,
         "clip_id": video["video_id"],
         "start_frame": 0,
         "end_frame": num_frames - 1,
@@ -283,7 +280,15 @@ def emotion_table(
         "group": 0,
         "video_start_frame": 0,
     }
-    columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, schema)
+    return _row_of_video(values, keypoints, source.keypoint_layout, schema)
+
+
+def _row_of_video(
+    values: dict[str, Any], keypoints: np.ndarray | None, layout: str | None, schema: pa.Schema
+) -> pa.Table:
+    """A table of one row, with the keypoints of the first `num_frames` frames."""
+    num_frames = values["num_frames"]
+    columns = keypoint_columns(keypoints, [(0, num_frames)], layout, schema)
     for name in schema.names:
         if name not in columns:
             columns[name] = pa.array([values[name]], schema.field(name).type)
