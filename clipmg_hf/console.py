@@ -44,7 +44,7 @@ def errors_to_exit() -> Iterator[None]:
         raise SystemExit(1) from None
     except Exception as error:
         cause = _cause_of(error)
-        if not isinstance(cause, ValueError | OSError | ImportError):
+        if not _is_of_the_user(cause):
             raise
         _exit(f"error: {describe_error(cause)}", 1)
 
@@ -72,6 +72,13 @@ def _cause_of(error: BaseException) -> BaseException:
     while isinstance(error, DatasetGenerationError) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _is_of_the_user(error: BaseException) -> bool:
+    # A field of a configuration that has the wrong type or contradicts another is no ValueError there.
+    from huggingface_hub.errors import StrictDataclassError
+
+    return isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -37,6 +37,7 @@ from clipmg_hf.training import CLIPMGTrainer, latest_checkpoint, make_trainer
 logger = logging.getLogger(__name__)
 
 EXPERIMENT_FILE, STATE_FILE, ADAPTER_FOLDER, BASE_FOLDER = "experiment.json", "trainer_state.json", "adapter", "base"
+RESULTS_FILE = "all_results.json"
 LAST = "last"
 TRAINED_POSE_FACTOR = 0.1
 
@@ -105,14 +106,14 @@ def run_experiment(experiment: Experiment) -> dict[str, float]:
     write_record(experiment)
     result = trainer.train(resume_from_checkpoint=find_resume_point(experiment.arguments))
     metrics = dict(result.metrics)
-    trainer.save_metrics("train", metrics)
     if experiment.splits.evaluation is not None:
-        evaluated = trainer.evaluate()
-        trainer.save_metrics("eval", evaluated)
-        metrics |= evaluated
+        metrics |= trainer.evaluate()
     save_final_model(trainer)
     if training.should_save:
-        trainer.state.save_to_json(str(Path(_output_dir(experiment.arguments), STATE_FILE)))
+        folder = Path(_output_dir(experiment.arguments))
+        trainer.state.save_to_json(str(folder / STATE_FILE))
+        # Last: a run with results is a finished one.
+        write_file(folder / RESULTS_FILE, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
     return metrics
 
 

@@ -26,7 +26,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from clipmg_hf.data.clips import ClipDataset, collate_clips
-from clipmg_hf.losses import ClassificationLoss, LossGradientCallback, LossSettings
+from clipmg_hf.losses import LOSS_FILE, ClassificationLoss, LossGradientCallback, LossSettings
 from clipmg_hf.metrics import compute_metrics
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
 from clipmg_hf.optimization import make_optimizer
@@ -337,7 +337,13 @@ def make_trainer(
         [`CLIPMGTrainer`] that reports top-1, top-5, mean class accuracy and F1, and saves the processor into every
         checkpoint.
     """
-    args = dataclasses.replace(args, remove_unused_columns=False, label_names=["labels"])
+    # With its callbacks' states, a resumed run stops early where the whole one would.
+    args = dataclasses.replace(
+        args,
+        remove_unused_columns=False,
+        label_names=["labels"],
+        restore_callback_states_from_checkpoint=True,
+    )
     if isinstance(train_dataset, datasets.Dataset):
         train_dataset = ClipDataset(train_dataset, processor, augment=True, seed=args.seed)
     if isinstance(eval_dataset, datasets.Dataset):
@@ -396,7 +402,7 @@ def find_damage(checkpoint: Path) -> str | None:
         json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return f"{STATE_FILE} cannot be read ({error})"
-    weights = [path for pattern in _WEIGHT_FILES for path in checkpoint.glob(pattern)]
+    weights = [path for pattern in _WEIGHT_FILES for path in checkpoint.glob(pattern) if path.name != LOSS_FILE]
     if not weights:
         return "it has no weights"
     for path in weights:

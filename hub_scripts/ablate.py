@@ -1,9 +1,10 @@
 """Train the ablations of a configuration over several seeds, and write the table beside the paper's numbers.
 
 Command:  python hub_scripts/ablate.py --config hub_scripts/configs/imigue_full.yaml --output_dir runs/ablation \
-              --seeds 0 1 2 --data_dir DIR [--variants full no_pose ...] [any argument of train.py]
+              --seeds 0 1 2 --data_dir DIR --eval_split test [--variants full no_pose ...] [any argument of train.py]
 Cost:     a training run for each variant and seed, one after the other; started again, it goes on.
-Expected: runs/ablation/table.md, and a run's folder for each variant and seed.
+Expected: runs/ablation/table.md, and a run's folder for each variant and seed. No model is chosen by its results, so
+          the test split, where the paper's numbers are from, may be evaluated.
 """
 
 import sys
@@ -14,6 +15,7 @@ from typing import Any, cast
 from transformers import HfArgumentParser
 
 from clipmg_hf.ablation import VARIANTS, compare_with_full, format_table, run_ablation
+from clipmg_hf.console import run
 from clipmg_hf.files import write_file
 
 
@@ -30,12 +32,12 @@ class AblationArguments:
 def main() -> None:
     """Run the steps; unusable input ends with status 1 and one line."""
     # 1. What is not ours goes to every training run.
-    parser = HfArgumentParser(cast(Any, AblationArguments))
+    parser = HfArgumentParser(cast(Any, AblationArguments), allow_abbrev=False)
     args, overrides = parser.parse_args_into_dataclasses(return_remaining_strings=True)
     # 2. Train what is missing.
     try:
         results = run_ablation(args.config, Path(args.output_dir), args.seeds, args.variants, overrides)
-    except (ValueError, OSError, RuntimeError) as error:
+    except RuntimeError as error:
         sys.exit(f"error: {error}")
     # 3. Write the table.
     table = "\n".join([format_table(results), *compare_with_full(results)]) + "\n"
@@ -44,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -11,6 +11,7 @@ Expected: OUT/metrics.json (also: checkpoint, data, options, versions), scores.p
           calibration.csv, and strips/ with the hardest clips. A split without labels gives scores and clips alone.
 """
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -21,7 +22,9 @@ from rich.console import Console
 from rich.markup import escape
 from transformers import HfArgumentParser
 
+from clipmg_hf.console import run as run_command
 from clipmg_hf.data import load_clips
+from clipmg_hf.data.loading import detect_dataset
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.evaluation import EvaluationOptions, evaluate_checkpoint
 from clipmg_hf.evaluation_results import (
@@ -32,6 +35,7 @@ from clipmg_hf.evaluation_results import (
     print_results,
     write_evaluation,
 )
+from clipmg_hf.experiment import EXPERIMENT_FILE
 from clipmg_hf.inference import load_model
 from clipmg_hf.score_files import write_submission
 
@@ -44,12 +48,19 @@ class EvaluateArguments:
     data_dir: str = field(metadata={"help": "Folder of the data set, prepared or not."})
     output_dir: str = field(metadata={"help": "Folder of the results; those of an earlier evaluation are replaced."})
     split: str = field(default="validation", metadata={"help": "Name of the split."})
+    dataset_configuration: str = field(
+        default="classification", metadata={"help": "'classification', or 'emotion' where the data has it."}
+    )
     protocol: str | None = field(
-        default=None, metadata={"help": "How to split; the data set's official way if unset."}
+        default=None, metadata={"help": "How to split; if unset as for training, else the data set's official way."}
     )
     validation: float | None = field(default=None, metadata={"help": "Share of the training subjects to validate on."})
     split_seed: int | None = field(default=None, metadata={"help": "Seed of that choice."})
-    cache_dir: str | None = field(default=None, metadata={"help": "Where converted data lies."})
+    fold: int | None = field(default=None, metadata={"help": "With protocol='folds': the fold that validates."})
+    other_split: bool = field(
+        default=False, metadata={"help": "Split otherwise than for training: its clips may be evaluated, too."}
+    )
+    data_cache_dir: str | None = field(default=None, metadata={"help": "Where converted data lies."})
     num_proc: int | None = field(default=None, metadata={"help": "Processes that convert skeletons."})
     device: str | None = field(default=None, metadata={"help": "cpu, cuda, ...; cuda if there."})
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = field(
@@ -68,28 +79,58 @@ class EvaluateArguments:
     )
 
 
+# Arguments of the run that trained a model, by their names here.
+TRAINED_SPLIT = {"protocol": "protocol", "validation": "validation", "split_seed": "split_seed", "fold": "fold"}
+
+
+def resolve_split(args: EvaluateArguments) -> dict[str, Any]:
+    """How to split: as given, else as the run in the model's folder did, so that nothing it trained on is evaluated.
+
+    Raises:
+        ValueError: What is given differs from how the run split its data.
+    """
+    given = {name: getattr(args, name) for name in TRAINED_SPLIT}
+    record = Path(args.model, EXPERIMENT_FILE)
+    if not record.is_file() or detect_dataset(args.data_dir) == "prepared":
+        return given
+    data = json.loads(record.read_text(encoding="utf-8"))["data"]
+    trained = {name: data.get(source) for name, source in TRAINED_SPLIT.items()}
+    if trained["protocol"] is None and trained["validation"] is None:
+        trained = dict.fromkeys(TRAINED_SPLIT)
+    for name, value in given.items():
+        if value is not None and value != trained[name] and not args.other_split:
+            raise ValueError(
+                f"{name} is {value!r}, but {record} says that the model was trained with {trained[name]!r}: the split "
+                "may hold clips that it was trained on. Expected the same, or --other_split true."
+            )
+    return trained if not args.other_split else {name: given[name] for name in given}
+
+
 def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any]]:
     """The rows to evaluate, and where they come from.
 
     Raises:
         DatasetFormatError: The data cannot be read, or has no such split.
+        ValueError: It is split otherwise than for training.
     """
+    how = resolve_split(args)
     given = {
-        "protocol": args.protocol,
-        "validation": args.validation,
-        "seed": args.split_seed,
-        "cache_dir": args.cache_dir,
+        "protocol": how["protocol"],
+        "validation": how["validation"],
+        "seed": how["split_seed"],
+        "fold": how["fold"],
+        "cache_dir": args.data_cache_dir,
         "num_proc": args.num_proc,
     }
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    splits = load_clips(args.data_dir, **settings)
+    splits = load_clips(args.data_dir, args.dataset_configuration, **settings)
     if args.split not in splits:
         raise DatasetFormatError(f"{args.data_dir}: no split {args.split!r}; it has {', '.join(splits)}.")
     rows = splits[args.split]
     facts = {
         "path": args.data_dir,
         "split": args.split,
-        "settings": {name: settings[name] for name in ("protocol", "validation", "seed") if name in settings},
+        "settings": {name: settings[name] for name in ("protocol", "validation", "seed", "fold") if name in settings},
         "description": rows.info.description.splitlines(),
         "fingerprint": rows._fingerprint,
     }
@@ -98,6 +139,11 @@ def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any
 
 def run(args: EvaluateArguments, options: EvaluationOptions, console: Console) -> None:
     """Load, score, measure, write, draw and report."""
+    run_dir = Path(args.run_dir or args.model)
+    if args.report and not run_dir.is_dir():
+        raise ValueError(
+            f"run_dir is {run_dir}, no folder; expected the run that the report tells about, or no report."
+        )
     dtype = None if args.dtype == "auto" else getattr(torch, args.dtype)
     model, processor = load_model(args.model, args.device, dtype)
     checkpoint = describe_checkpoint(args.model)
@@ -124,7 +170,7 @@ def run(args: EvaluateArguments, options: EvaluationOptions, console: Console) -
         write_strips(output, model, processor, rows, evaluation.scores, options, **counts)
     print_results(console, evaluation.scores, measurement)
     if args.report:
-        write_report(Path(args.run_dir or args.model), output, console)
+        write_report(run_dir, output, console)
     console.print(f"wrote {escape(str(output))}", soft_wrap=True, highlight=False)
 
 
@@ -144,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

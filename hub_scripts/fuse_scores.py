@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from transformers import HfArgumentParser
 
+from clipmg_hf.console import run as run_command
 from clipmg_hf.evaluation import Evaluation
 from clipmg_hf.evaluation_results import (
     METRICS_FILE,
@@ -79,4 +80,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -12,6 +12,7 @@ Expected: the run's folder holds the model, ready for `clipmg predict --model`, 
 import sys
 
 from clipmg_hf.arguments import make_parser, parse_arguments
+from clipmg_hf.console import run
 from clipmg_hf.experiment import prepare_experiment, run_experiment
 
 
@@ -23,10 +24,7 @@ def main() -> None:
         return
     # 1. Read the configuration and what the command line changes in it.
     # 2. Load the data, build model and trainer, and check that they fit.
-    try:
-        experiment = prepare_experiment(parse_arguments(words))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
+    experiment = prepare_experiment(parse_arguments(words))
     # 3. Train, evaluate, and save.
     metrics = run_experiment(experiment)
     # 4. Say how it went.
@@ -36,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -31,6 +31,9 @@ def stand_in(tmp_path, monkeypatch):
     script = tmp_path / "train.py"
     script.write_text(STAND_IN)
     monkeypatch.setattr(ablation, "TRAIN_SCRIPT", script)
+    monkeypatch.chdir(tmp_path)
+    for name in "cd":
+        (tmp_path / f"{name}.yaml").write_text(f"run_name: {name}\n")
     return tmp_path / "runs"
 
 
@@ -65,7 +68,7 @@ def test_a_failed_run_is_named_and_tried_again(stand_in):
 
 def test_runs_of_other_arguments_do_not_mix(stand_in):
     run_ablation("c.yaml", stand_in, [0], ["full"])
-    with pytest.raises(ValueError, match=r"holds runs of .*c\.yaml.*; expected .*d\.yaml"):
+    with pytest.raises(ValueError, match=r"holds runs of .*'run_name': 'c'.*; expected .*'run_name': 'd'"):
         run_ablation("d.yaml", stand_in, [0], ["full"])
     with pytest.raises(ValueError, match=r"variants: fulll unknown; expected some of full, no_pose"):
         run_ablation("c.yaml", stand_in, [0], ["fulll"])

@@ -43,15 +43,20 @@ RESULTS = {
 }
 
 
-def run_script(name: str, monkeypatch, **options) -> None:
-    """Run a script's `main` with options; a list gives several values."""
+def load_script(name: str, monkeypatch):
+    """Import a script of `hub_scripts`."""
     path = Path(__file__).parents[2] / "hub_scripts" / f"{name}.py"
-    # Not under its own name: `evaluate` is a library, too.
     spec = importlib.util.spec_from_file_location(f"{name}_script", path)
     script = importlib.util.module_from_spec(spec)
-    # Dataclasses look their module up.
+    # Dataclasses look their annotations up there.
     monkeypatch.setitem(sys.modules, spec.name, script)
     spec.loader.exec_module(script)
+    return script
+
+
+def run_script(name: str, monkeypatch, **options) -> None:
+    """Run a script's `main` with options; a list gives several values."""
+    script = load_script(name, monkeypatch)
     words = [str(path)]
     for option, value in options.items():
         words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
@@ -93,7 +98,7 @@ def pack(root):
 @pytest.fixture(scope="module")
 def common(root, pack):
     model = save_model(root / "model")
-    return {"model": model, "data_dir": pack, "cache_dir": root / "cache", "device": "cpu"}
+    return {"model": model, "data_dir": pack, "data_cache_dir": root / "cache", "device": "cpu"}
 
 
 def test_everything_that_is_promised_is_written(common, root, tmp_path, monkeypatch, capsys):
@@ -107,7 +112,7 @@ def test_everything_that_is_promised_is_written(common, root, tmp_path, monkeypa
         scores.logits, scores.labels, scores.video_ids, num_samples=40, groups=IMIGUE_GROUPS
     )
     assert content["metrics"] == expected
-    rows = load_clips(common["data_dir"], cache_dir=common["cache_dir"])["validation"]
+    rows = load_clips(common["data_dir"], cache_dir=common["data_cache_dir"])["validation"]
     assert scores.clip_ids == rows["clip_id"] and scores.labels.tolist() == rows["label"] and scores.views == 4
     assert content["data"]["fingerprint"] == scores.data_fingerprint == rows._fingerprint
     assert content["data"]["description"] and len(content["checkpoint"]["weights_sha256"]["model.safetensors"]) == 64
@@ -146,7 +151,7 @@ def test_a_single_stream(common, tmp_path, monkeypatch):
 
 def test_the_metric_of_ma52_with_its_groups(common, root, tmp_path, monkeypatch, capsys):
     folder = write_layout(tmp_path / "ma52", "ma52")
-    names = load_clips(folder, cache_dir=common["cache_dir"])["validation"].features["label"].names
+    names = load_clips(folder, cache_dir=common["data_cache_dir"])["validation"].features["label"].names
     model = save_model(tmp_path / "model", id2label=dict(enumerate(names)))
     options = {"num_hardest": 0, "num_right": 0, "output_dir": tmp_path / "evaluation"}
     run_script("evaluate", monkeypatch, **{**common, "model": model, "data_dir": folder}, **options)
@@ -189,3 +194,21 @@ def test_fusion_of_runs(common, root, tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(read_scores(tmp_path / "fused" / "scores.parquet").logits, expected.logits)
     assert RESULTS | {"submission.csv"} == {path.name for path in (tmp_path / "fused").iterdir()}
     assert "0.6667 x" in capsys.readouterr().out
+
+
+def test_the_split_is_the_one_of_the_training_run(pack, tmp_path, monkeypatch):
+    evaluate_script = load_script("evaluate", monkeypatch)
+    record = {"data": {"protocol": "cross_subject", "validation": 0.2, "split_seed": 3, "fold": None}}
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+
+    def resolve(**given):
+        arguments = {"model": str(tmp_path), "data_dir": str(pack), "output_dir": "out", **given}
+        return evaluate_script.resolve_split(evaluate_script.EvaluateArguments(**arguments))
+
+    expected = {"protocol": "cross_subject", "validation": 0.2, "split_seed": 3, "fold": None}
+    assert resolve() == resolve(protocol="cross_subject") == expected
+    with pytest.raises(ValueError, match=r"protocol is 'miga', but .*experiment\.json says .* 'cross_subject'"):
+        resolve(protocol="miga")
+    assert resolve(protocol="miga", other_split=True)["protocol"] == "miga"
+    (tmp_path / "experiment.json").unlink()
+    assert set(resolve().values()) == {None}

@@ -111,7 +111,7 @@ def test_two_processes_give_the_losses_of_one(data, tmp_path, values):
     records = [json.loads((tmp_path / name / "experiment.json").read_text()) for name in ("one", "two")]
     assert [record["processes"] for record in records] == [1, 2]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
-    results = [json.loads((tmp_path / name / "eval_results.json").read_text()) for name in ("one", "two")]
+    results = [json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two")]
     assert results[0]["eval_loss"] == pytest.approx(results[1]["eval_loss"], abs=1e-4)
     assert results[0]["eval_top1"] == results[1]["eval_top1"]
 
