@@ -46,6 +46,7 @@ RESULTS = {
 def load_script(name: str, monkeypatch):
     """Import a script of `hub_scripts`."""
     path = Path(__file__).parents[2] / "hub_scripts" / f"{name}.py"
+    # Not under its own name: `evaluate` is a library, too.
     spec = importlib.util.spec_from_file_location(f"{name}_script", path)
     script = importlib.util.module_from_spec(spec)
     # Dataclasses look their annotations up there.
@@ -57,7 +58,7 @@ def load_script(name: str, monkeypatch):
 def run_script(name: str, monkeypatch, **options) -> None:
     """Run a script's `main` with options; a list gives several values."""
     script = load_script(name, monkeypatch)
-    words = [str(path)]
+    words = [f"{name}.py"]
     for option, value in options.items():
         words += [f"--{option}", *map(str, value if isinstance(value, list) else [value])]
     monkeypatch.setattr(sys, "argv", words)
