@@ -78,7 +78,8 @@ def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
     check_classes(splits, needs_every_class=_needs_every_class(arguments))
     processor = build_processor(arguments, model.config)
     if arguments.model.lora_rank:
-        model = add_lora(model, arguments.model, Path(_output_dir(arguments), BASE_FOLDER), training.should_save)
+        base, resumes = Path(_output_dir(arguments), BASE_FOLDER), training.resume_from_checkpoint is not None
+        model = add_lora(model, arguments.model, base, training.should_save, resumes)
     train_dataset, eval_dataset = build_datasets(arguments, splits, processor, model)
     patience = arguments.optimization.early_stopping_patience
     trainer = make_trainer(

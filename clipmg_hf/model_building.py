@@ -5,6 +5,8 @@ Whatever does not fit is named with both values: classes, fields of the configur
 
 import logging
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +190,11 @@ def _read_pth(path: Path) -> dict[str, torch.Tensor]:
 
 
 def add_lora(
-    model: CLIPMGForMicroGestureClassification, arguments: ModelArguments, base_folder: Path, is_main: bool
+    model: CLIPMGForMicroGestureClassification,
+    arguments: ModelArguments,
+    base_folder: Path,
+    is_main: bool,
+    resumes: bool = False,
 ) -> Any:
     """Wrap the model: adapters in the tower's blocks, everything outside the tower is trained as before.
 
@@ -198,8 +204,9 @@ def add_lora(
     Args:
         model: What the adapters are added to; saved to `base_folder`, which the adapter's configuration names.
         arguments: Rank, scale, dropout and targets.
-        base_folder (`Path`): Written unless it is there (a run that goes on).
+        base_folder (`Path`): Written, unless it is there and the run goes on.
         is_main (`bool`): Whether this process writes.
+        resumes (`bool`): Whether the run goes on from a checkpoint.
 
     Raises:
         ValueError: The model has no tower, or trains it.
@@ -211,8 +218,8 @@ def add_lora(
             f"lora_rank={arguments.lora_rank} needs a frozen tower, got fusion={model.config.fusion!r} and "
             f"num_trainable_vision_layers={model.config.num_trainable_vision_layers}."
         )
-    if is_main and not (base_folder / WEIGHTS_FILE).is_file():
-        model.save_pretrained(base_folder)
+    if is_main and not (resumes and (base_folder / WEIGHTS_FILE).is_file()):
+        _save_whole(model, base_folder)
     trained = ["classifier"]
     for name, module in model.clipmg.named_children():
         if isinstance(module, torch.nn.ModuleList):
@@ -229,6 +236,15 @@ def add_lora(
         modules_to_save=trained,
     )
     return get_peft_model(model, config)
+
+
+def _save_whole(model: CLIPMGForMicroGestureClassification, folder: Path) -> None:
+    """Save a model beside its folder and move it there, in place of what an earlier run left."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="_partial-") as staging:
+        model.save_pretrained(Path(staging, folder.name))
+        shutil.rmtree(folder, ignore_errors=True)
+        Path(staging, folder.name).replace(folder)
 
 
 __all__ = ["add_lora", "build_model", "check_labels", "load_pose_encoder"]
