@@ -31,7 +31,7 @@ def errors_to_exit() -> Iterator[None]:
     """Turn what a user can cause into a message and an exit status; what is a mistake of ours keeps its traceback.
 
     Raises:
-        SystemExit: With status 1 after a ValueError, OSError or ImportError, 130 after a KeyboardInterrupt; without a
+        SystemExit: With status 1 after a ValueError, OSError, ImportError or FloatingPointError, 130 after a KeyboardInterrupt; without a
             message where nobody reads the output any more.
     """
     try:
@@ -75,10 +75,11 @@ def _cause_of(error: BaseException) -> BaseException:
 
 
 def _is_of_the_user(error: BaseException) -> bool:
-    # A field of a configuration that has the wrong type or contradicts another is no ValueError there.
+    # A field of a configuration that contradicts another is no ValueError there; a training that diverges stops with a
+    # FloatingPointError.
     from huggingface_hub.errors import StrictDataclassError
 
-    return isinstance(error, ValueError | OSError | ImportError | StrictDataclassError)
+    return isinstance(error, ValueError | OSError | ImportError | FloatingPointError | StrictDataclassError)
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -28,7 +28,7 @@ def assert_ends(main, status, message, capsys):
     assert capsys.readouterr().err == message
 
 
-@pytest.mark.parametrize("kind", [ValueError, DatasetFormatError, FileNotFoundError, ImportError])
+@pytest.mark.parametrize("kind", [ValueError, DatasetFormatError, FileNotFoundError, ImportError, FloatingPointError])
 def test_errors_of_users_are_one_message(kind, capsys):
     assert_ends(fail_with(kind("no")), 1, "error: no\n", capsys)
 
