@@ -31,8 +31,8 @@ def errors_to_exit() -> Iterator[None]:
     """Turn what a user can cause into a message and an exit status; what is a mistake of ours keeps its traceback.
 
     Raises:
-        SystemExit: With status 1 after a ValueError, OSError, ImportError or FloatingPointError, 130 after a KeyboardInterrupt; without a
-            message where nobody reads the output any more.
+        SystemExit: With status 1 after a ValueError, OSError, ImportError or FloatingPointError, 130 after a
+            KeyboardInterrupt; without a message where nobody reads the output any more.
     """
     try:
         yield

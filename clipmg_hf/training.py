@@ -19,6 +19,7 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
+from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -396,6 +397,14 @@ def latest_checkpoint(folder: str | PathLike) -> Path | None:
     return None
 
 
+def end_processes() -> None:
+    """Let the processes of a launch end together: gloo aborts one that exits while another still listens to it."""
+    state = PartialState()
+    if state.num_processes > 1:
+        state.wait_for_everyone()
+        state.destroy_process_group()
+
+
 def find_damage(checkpoint: Path) -> str | None:
     """What is missing or truncated in a checkpoint; `None` if it is complete."""
     try:
@@ -420,6 +429,7 @@ __all__ = [
     "NonFiniteLossError",
     "NumberedClips",
     "ViewEpochCallback",
+    "end_processes",
     "find_damage",
     "latest_checkpoint",
     "make_trainer",

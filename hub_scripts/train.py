@@ -14,6 +14,7 @@ import sys
 from clipmg_hf.arguments import make_parser, parse_arguments
 from clipmg_hf.console import run
 from clipmg_hf.experiment import prepare_experiment, run_experiment
+from clipmg_hf.training import end_processes
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     if experiment.arguments.training.should_save:
         for name, value in sorted(metrics.items()):
             print(f"{name}: {value:.4g}")
+    end_processes()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from clipmg_hf.samplers import ClassBalancedSampler, SamplerEpochCallback
+from clipmg_hf.training import end_processes
 
 
 LABELS = [0] * 14 + [1] * 6 + [3] * 3 + [4]  # class 2 has no clip
@@ -176,3 +177,4 @@ def test_two_processes_share_the_order_and_resume_within_the_second_epoch(tmp_pa
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    end_processes()

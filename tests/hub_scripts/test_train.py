@@ -156,7 +156,9 @@ for model in (whole, sharded):
         curve.append(loss.item())
     curves.append(curve)
 torch.testing.assert_close(curves[0], curves[1], atol=1e-4, rtol=0)
-print("equal" if distributed.get_world_size() == 2 else "alone")
+print("equal" if distributed.get_world_size() == 2 else "alone", flush=True)
+distributed.barrier()
+distributed.destroy_process_group()
 """
 
 
