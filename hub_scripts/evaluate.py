@@ -79,8 +79,8 @@ class EvaluateArguments:
     )
 
 
-# Arguments of the run that trained a model, by their names here.
-TRAINED_SPLIT = {"protocol": "protocol", "validation": "validation", "split_seed": "split_seed", "fold": "fold"}
+# Arguments that a training run has under the same names.
+TRAINED_SPLIT = ("protocol", "validation", "split_seed", "fold")
 
 
 def resolve_split(args: EvaluateArguments) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def resolve_split(args: EvaluateArguments) -> dict[str, Any]:
     if not record.is_file() or detect_dataset(args.data_dir) == "prepared":
         return given
     data = json.loads(record.read_text(encoding="utf-8"))["data"]
-    trained = {name: data.get(source) for name, source in TRAINED_SPLIT.items()}
+    trained = {name: data.get(name) for name in TRAINED_SPLIT}
     if trained["protocol"] is None and trained["validation"] is None:
         trained = dict.fromkeys(TRAINED_SPLIT)
     for name, value in given.items():
@@ -103,7 +103,7 @@ def resolve_split(args: EvaluateArguments) -> dict[str, Any]:
                 f"{name} is {value!r}, but {record} says that the model was trained with {trained[name]!r}: the split "
                 "may hold clips that it was trained on. Expected the same, or --other_split true."
             )
-    return trained if not args.other_split else {name: given[name] for name in given}
+    return given if args.other_split else trained
 
 
 def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any]]:
