@@ -1,8 +1,6 @@
 """The training script as a user runs it: killed and resumed, in two processes, sharded, and with unusable input."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -31,8 +29,6 @@ SMALL = {
     "eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no", "report_to": "none",
     "bf16": "false", "disable_tqdm": "true",
 }  # fmt: skip
-# One thread each: several processes share the machine, and sums of floats keep their order.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 # Kills itself, as nothing else could be sure to do, in the middle of the second epoch.
 KILLED = """
 import os, signal, sys
@@ -73,41 +69,35 @@ def words(data, output_dir, **values):
     return found
 
 
-def start(command, expected=0):
-    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, cwd=ROOT)
-    assert done.returncode == expected, done.stdout + done.stderr
-    return done
-
-
 def losses(output_dir):
     state = json.loads((output_dir / "trainer_state.json").read_text())
     return [entry["loss"] for entry in state["log_history"] if "loss" in entry]
 
 
-def test_a_killed_run_goes_on_with_the_same_losses(data, tmp_path):
+def test_a_killed_run_goes_on_with_the_same_losses(data, tmp_path, run_command):
     values = {
         "save_strategy": "steps", "save_steps": "3", "dataloader_num_workers": "2",
         "dataloader_persistent_workers": "true", "augmentation_drop_pose": "0.2",
         "augmentation_keypoint_noise": "0.01", "label_embedding_weight": "0.3",
     }  # fmt: skip
-    start([sys.executable, str(SCRIPT), *words(data, tmp_path / "whole", **values)])
-    start([sys.executable, "-c", KILLED, *words(data, tmp_path / "killed", **values)], expected=-9)
+    run_command([sys.executable, str(SCRIPT), *words(data, tmp_path / "whole", **values)])
+    run_command([sys.executable, "-c", KILLED, *words(data, tmp_path / "killed", **values)], expected=-9)
     assert (tmp_path / "killed" / "checkpoint-3").is_dir() and not (tmp_path / "killed" / "config.json").exists()
     resume = {"resume_from_checkpoint": "last"}
-    start([sys.executable, str(SCRIPT), *words(data, tmp_path / "killed", **values, **resume)])
+    run_command([sys.executable, str(SCRIPT), *words(data, tmp_path / "killed", **values, **resume)])
     assert len(losses(tmp_path / "whole")) == 6
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("values", [{"fusion": "visual"}, {"freeze_batch_norm": "true"}])
-def test_two_processes_give_the_losses_of_one(data, tmp_path, values):
+def test_two_processes_give_the_losses_of_one(data, tmp_path, run_command, values):
     """To 1e-4, with the same clips in every step: gradients are sums of the same numbers in another order."""
     values |= {"hidden_dropout_prob": "0", "attention_dropout": "0", "classifier_dropout": "0"}
     values |= {"label_embedding_weight": "0.3", "eval_strategy": "steps", "eval_steps": "3"}
-    start([sys.executable, str(SCRIPT), *words(data, tmp_path / "one", **values)])
+    run_command([sys.executable, str(SCRIPT), *words(data, tmp_path / "one", **values)])
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     launch += ["--config_file", str(CONFIGS / "accelerate_ddp_cpu.yaml"), "--main_process_port", "0", str(SCRIPT)]
-    start([*launch, *words(data, tmp_path / "two", **values, per_device_train_batch_size="2")])
+    run_command([*launch, *words(data, tmp_path / "two", **values, per_device_train_batch_size="2")])
     records = [json.loads((tmp_path / name / "experiment.json").read_text()) for name in ("one", "two")]
     assert [record["processes"] for record in records] == [1, 2]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
@@ -162,26 +152,26 @@ distributed.destroy_process_group()
 """
 
 
-def test_sharding_the_layers_of_the_fsdp2_configuration_changes_nothing(tmp_path):
+def test_sharding_the_layers_of_the_fsdp2_configuration_changes_nothing(tmp_path, run_command):
     script = tmp_path / "sharded.py"
     script.write_text(SHARDED)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = start(
+    done = run_command(
         [*command, str(script), str(CONFIGS / "accelerate_fsdp2.yaml"), json.dumps({"vision_config": VISION})]
     )
     assert done.stdout.count("equal") == 2
 
 
-def test_fsdp_on_cpus_is_refused_instead_of_running_ddp(data, tmp_path):
+def test_fsdp_on_cpus_is_refused_instead_of_running_ddp(data, tmp_path, run_command):
     launch = [sys.executable, "-m", "accelerate.commands.launch"]
     launch += ["--config_file", str(CONFIGS / "accelerate_fsdp2.yaml"), "--main_process_port", "0", str(SCRIPT)]
-    done = start([*launch, *words(data, tmp_path)], expected=1)
+    done = run_command([*launch, *words(data, tmp_path)], expected=1)
     assert "FSDP was asked for" in done.stderr
 
 
-def test_unusable_input_is_one_line(data, tmp_path):
-    done = start([sys.executable, str(SCRIPT), *words(data, tmp_path, learning_rat="1")], expected=1)
+def test_unusable_input_is_one_line(data, tmp_path, run_command):
+    done = run_command([sys.executable, str(SCRIPT), *words(data, tmp_path, learning_rat="1")], expected=1)
     assert done.stderr.strip().splitlines()[-1] == (
         "error: arguments: unknown learning_rat (did you mean learning_rate?); see --help."
     )
-    assert "--feature_cache" in start([sys.executable, str(SCRIPT), "--help"]).stdout
+    assert "--feature_cache" in run_command([sys.executable, str(SCRIPT), "--help"]).stdout
