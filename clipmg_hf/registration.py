@@ -1,9 +1,16 @@
-"""Registers CLIP-MG with transformers' Auto classes; done once, when `clipmg_hf` is imported."""
+"""Registers CLIP-MG with transformers' Auto classes and pipelines; done once, when `clipmg_hf` is imported."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForVideoClassification, AutoProcessor
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from clipmg_hf.modeling import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGModel
+from clipmg_hf.modeling import (
+    PIPELINE_TASK,
+    CLIPMGConfig,
+    CLIPMGForMicroGestureClassification,
+    CLIPMGModel,
+    CLIPMGPipeline,
+)
 from clipmg_hf.processing import CLIPMGProcessor, CLIPMGVideoProcessor
 
 
@@ -14,6 +21,10 @@ def register_auto_classes() -> None:
     AutoModelForVideoClassification.register(CLIPMGConfig, CLIPMGForMicroGestureClassification, exist_ok=True)
     AutoVideoProcessor.register(CLIPMGConfig, CLIPMGVideoProcessor, exist_ok=True)
     AutoProcessor.register(CLIPMGConfig, CLIPMGProcessor, exist_ok=True)
+    if PIPELINE_TASK not in PIPELINE_REGISTRY.supported_tasks:
+        PIPELINE_REGISTRY.register_pipeline(
+            PIPELINE_TASK, pipeline_class=CLIPMGPipeline, pt_model=AutoModelForVideoClassification, type="video"
+        )
     CLIPMGConfig.register_for_auto_class()
     CLIPMGModel.register_for_auto_class("AutoModel")
     CLIPMGForMicroGestureClassification.register_for_auto_class("AutoModelForVideoClassification")

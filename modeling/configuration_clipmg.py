@@ -13,6 +13,7 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import CLIPVisionConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
+from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 
 # The canonical order of iMiGUE: id = raw class - 1, and 31 for the raw class 99 ("illustrative").
@@ -55,6 +56,15 @@ _MODELING_FILE = "modeling_clipmg"
 _AUTO_MAP = {
     "AutoModel": f"{_MODELING_FILE}.CLIPMGModel",
     "AutoModelForVideoClassification": f"{_MODELING_FILE}.CLIPMGForMicroGestureClassification",
+}
+PIPELINE_TASK = "micro-gesture-classification"
+_PIPELINE_FILE = "pipeline_clipmg"
+_CUSTOM_PIPELINES = {
+    PIPELINE_TASK: {
+        "impl": f"{_PIPELINE_FILE}.CLIPMGPipeline",
+        "pt": ["AutoModelForVideoClassification"],
+        "type": "video",
+    }
 }
 # What transformers itself keeps in a configuration beside its declared fields; everything else is a misspelt field.
 _LIBRARY_KEYWORDS = frozenset(
@@ -179,6 +189,7 @@ class CLIPMGConfig(PreTrainedConfig):
             setattr(self, name, list(getattr(self, name)))
         self._settle_labels(kwargs.get("num_labels"))
         super().__post_init__(**kwargs)
+        self._forget_custom_pipelines()
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs):
@@ -210,10 +221,18 @@ class CLIPMGConfig(PreTrainedConfig):
             self.label2id = {name: index for index, name in self.id2label.items()}
 
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> None:
-        """Save; beside the model's code, name its class for every Auto class, not only for the one that was saved."""
+        """Save; beside the code, name the class of every Auto class and the pipeline, not only what was saved."""
         if Path(save_directory, f"{_MODELING_FILE}.py").is_file():
             self.auto_map = {**_AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
+            self.custom_pipelines = _CUSTOM_PIPELINES
         super().save_pretrained(save_directory, *args, **kwargs)
+        self._forget_custom_pipelines()
+
+    def _forget_custom_pipelines(self) -> None:
+        """Let the installed package serve its pipeline: with this entry transformers insists on the folder's code."""
+        is_remote_code = type(self).__module__.startswith(TRANSFORMERS_DYNAMIC_MODULE_NAME)
+        if not is_remote_code and hasattr(self, "custom_pipelines"):
+            del self.custom_pipelines
 
     @property
     def num_pose_frames(self) -> int:
@@ -300,4 +319,4 @@ def _shorten(mapping: dict[Any, Any], limit: int = 4) -> str:
     return "{" + ", ".join(items) + (", ..." if len(mapping) > limit else "") + "}"
 
 
-__all__ = ["IMIGUE_LABELS", "CLIPMGConfig"]
+__all__ = ["IMIGUE_LABELS", "PIPELINE_TASK", "CLIPMGConfig"]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Self, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,11 @@ from transformers.utils.generic import can_return_tuple
 
 from .configuration_clipmg import CLIPMGConfig
 from .pose_encoder_clipmg import CLIPMGPoseEncoder
+
+
+if TYPE_CHECKING:
+    # Saving copies the files that are imported here, and the pipeline belongs to a saved model.
+    from .pipeline_clipmg import CLIPMGPipeline  # noqa: F401
 
 
 @dataclass
@@ -222,15 +227,19 @@ class CLIPMGSemanticAttentionLayer(GradientCheckpointingLayer):
 class CLIPMGFusion(nn.Module):
     """Fusion of the visual z and the pose p (gated: stated; as in the gated multimodal unit: ours).
 
-    gated: g * tanh(W_z z) + (1 - g) * tanh(W_p p), g = sigmoid(W_g [z ; p] + b). A clip that lacks a stream has its
-    gate fixed to the other one, so a missing stream has no influence. `sum` drops a missing stream, `concat` puts
-    zeros in its place.
+    gated: g * tanh(W_z z) + (1 - g) * tanh(W_p p), g = sigmoid(W_g [z ; p] + b), of layer-normalised z and p: without
+    the norms (ours) tanh saturates. A clip that lacks a stream has its gate fixed to the other one, so a missing
+    stream has no influence. `sum` drops a missing stream, `concat` puts zeros in its place.
     """
 
     def __init__(self, config: CLIPMGConfig):
         super().__init__()
         size, pose_size = config.hidden_size, config.pose_hidden_size
         self.mode = config.fusion
+        if self.mode in ("gated", "sum", "concat"):
+            self.visual_norm = nn.LayerNorm(size, eps=config.layer_norm_eps)
+        if self.mode != "visual":
+            self.pose_norm = nn.LayerNorm(pose_size, eps=config.layer_norm_eps)
         if self.mode in ("gated", "sum"):
             self.visual_transform = nn.Linear(size, size)
         if self.mode in ("gated", "sum", "pose"):
@@ -246,9 +255,10 @@ class CLIPMGFusion(nn.Module):
         """Fuse: visual (B, D), pose (B, D_p), video_present, pose_present (B, 1) -> f (B, D) and the gate (B, D)."""
         if self.mode == "visual":
             return visual, None
+        pose = torch.where(pose_present, self.pose_norm(pose), 0.0)
         if self.mode == "pose":
             return torch.tanh(self.pose_transform(pose)), None
-        visual, pose = torch.where(video_present, visual, 0.0), torch.where(pose_present, pose, 0.0)
+        visual = torch.where(video_present, self.visual_norm(visual), 0.0)
         if self.mode == "concat":
             return self.projection(torch.cat([visual, pose], dim=-1)), None
         from_visual = torch.tanh(self.visual_transform(visual))
@@ -454,6 +464,7 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         output_explanation: bool = False,
         interpolate_pos_encoding: bool = False,
         vision_tokens: torch.Tensor | None = None,
+        pose_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CLIPMGModelOutput:
         """Embed clips. Masked frames and points have no influence, on outputs or gradients, whatever they hold.
@@ -475,12 +486,20 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             vision_tokens (`torch.FloatTensor` of shape `(B, T, 1 + N, D_v)`, *optional*): What `encode_frames` made of
                 the frames, in place of `pixel_values`: a frozen tower need not run again. N is that of
                 `config.vision_config.image_size`.
+            pose_features (`torch.FloatTensor` of shape `(B, T_p, C, h, w)`, *optional*): What
+                `pose_encoder.encode_frames` made of the keypoints, with zeros where they are missing or masked;
+                `keypoints` are needed all the same.
 
         Raises:
             ValueError: A shape disagrees with the configuration, or neither stream that the model needs is given.
         """
         frames = self._check_frames(pixel_values, vision_tokens)
         self._check_inputs(frames, keypoints, frame_mask=frame_mask, keypoint_mask=keypoint_mask, has_pose=has_pose)
+        if pose_features is not None and (keypoints is None or pose_features.shape[:2] != keypoints.shape[:2]):
+            given = None if keypoints is None else tuple(keypoints.shape)
+            raise ValueError(
+                f"pose_features {tuple(pose_features.shape)} need keypoints of as many clips and frames, got {given}."
+            )
         # A stream that the whole batch lacks is one that every clip lacks.
         first = cast(torch.Tensor, frames if keypoints is None else keypoints)
         video_present = pose_present = first.new_zeros(first.shape[0], 1, dtype=torch.bool)
@@ -489,8 +508,12 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         attention, vision_outputs = None, BaseModelOutputWithPooling()
         if keypoints is not None and self.pose_encoder is not None:
             keypoints = _mask_keypoints(keypoints, keypoint_mask, has_pose)
-            pose = self.pose_encoder(keypoints)
-            pose_present = (keypoints[..., 2] > 0).flatten(1).any(dim=1, keepdim=True)
+            visible = (keypoints[..., 2] > 0).any(dim=-1)
+            if pose_features is None:
+                pose = self.pose_encoder(keypoints)
+            else:
+                pose = self.pose_encoder.combine(pose_features.to(self.dtype), visible)
+            pose_present = visible.any(dim=1, keepdim=True)
         if frames is not None and self.vision_model is not None:
             frames, frame_mask, video_present = _mask_frames(frames, frame_mask)
             patch_size = cast(int, self.vision_model.config.patch_size)
@@ -674,13 +697,14 @@ class CLIPMGForMicroGestureClassification(CLIPMGPreTrainedModel):
         labels: torch.Tensor | None = None,
         output_explanation: bool = False,
         vision_tokens: torch.Tensor | None = None,
+        pose_features: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> CLIPMGClassifierOutput:
         """Classify clips.
 
         Args:
-            pixel_values, keypoints, frame_mask, keypoint_mask, has_pose, output_explanation, vision_tokens: As in
-                [`CLIPMGModel.forward`].
+            pixel_values, keypoints, frame_mask, keypoint_mask, has_pose, output_explanation, vision_tokens,
+                pose_features: As in [`CLIPMGModel.forward`].
             labels (`torch.Tensor` of shape `(B,)` or `(B, num_labels)`, *optional*): Class ids in
                 [0, num_labels - 1]; one float per class for multi-label classification.
         """
@@ -693,6 +717,7 @@ class CLIPMGForMicroGestureClassification(CLIPMGPreTrainedModel):
             has_pose=has_pose,
             output_explanation=output_explanation,
             vision_tokens=vision_tokens,
+            pose_features=pose_features,
             return_dict=True,
             **kwargs,
         )

@@ -107,6 +107,12 @@ class CLIPMGPoseEncoder(nn.Module):
                 blocks.append(CLIPMGPoseBlock(channels, width, stride, inflate, downsample=index == 0))
                 channels = width * CLIPMGPoseBlock.expansion
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        # Leading stages that see one pose frame at a time.
+        is_temporal = [
+            bool(inflate) or stride > 1
+            for inflate, stride in zip(config.pose_inflate, config.pose_temporal_strides, strict=True)
+        ]
+        self.num_frame_stages = [*is_temporal, True].index(True)
 
     def forward(self, keypoints: torch.Tensor) -> torch.Tensor:
         """Encode keypoints.
@@ -117,23 +123,54 @@ class CLIPMGPoseEncoder(nn.Module):
         Returns:
             `torch.Tensor` of shape `(B, D_p)`: mean over space and over the frames with a point; 0 where none has.
         """
+        return self.combine(self.encode_frames(keypoints), (keypoints[..., 2] > 0).any(dim=-1))
+
+    def encode_frames(self, keypoints: torch.Tensor) -> torch.Tensor:
+        """Apply the layers that see one pose frame at a time; overlapping clips share what this returns.
+
+        Args:
+            keypoints (`torch.Tensor` of shape `(B, T_p, K, 3)`): As in `forward`; any number of frames.
+
+        Returns:
+            `torch.Tensor` of shape `(B, T_p, C, h, w)`: Features of each frame, whatever the others are.
+        """
         # (B, T_p, K, 3) -> (B, K, T_p, 3): keypoints become channels
-        hidden_states = draw_heatmaps(
+        heatmaps = draw_heatmaps(
             keypoints.transpose(1, 2), self.heatmap_size, self.heatmap_sigma, self.conv1.conv.weight.dtype
         )
-        if hidden_states.device.type == "cpu":
-            # Narrow 3-D convolutions on CPUs are faster with channels last, by more than the copy costs.
-            hidden_states = hidden_states.contiguous(memory_format=torch.channels_last_3d)
-        hidden_states = self.maxpool(self.conv1(hidden_states))
-        for stage in range(self.num_stages):
+        hidden_states = self.maxpool(self.conv1(_arrange(heatmaps)))
+        for stage in range(self.num_frame_stages):
+            hidden_states = getattr(self, f"layer{stage + 1}")(hidden_states)
+        # (B, C, T_p, h, w) -> (B, T_p, C, h, w)
+        return hidden_states.transpose(1, 2)
+
+    def combine(self, features: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        """Apply the layers that look across frames, and average.
+
+        Args:
+            features (`torch.Tensor` of shape `(B, T_p, C, h, w)`): What `encode_frames` made of the frames, in order.
+            visible (`torch.BoolTensor` of shape `(B, T_p)`): Which frames have a point.
+
+        Returns:
+            `torch.Tensor` of shape `(B, D_p)`: As in `forward`.
+        """
+        # (B, T_p, C, h, w) -> (B, C, T_p, h, w)
+        hidden_states = _arrange(features.transpose(1, 2))
+        for stage in range(self.num_frame_stages, self.num_stages):
             hidden_states = getattr(self, f"layer{stage + 1}")(hidden_states)
         # (B, D_p, T_p / stride, h, w) -> (B, D_p, T_p / stride)
         hidden_states = hidden_states.mean(dim=(-2, -1))
         # A strided step counts as visible when any of its frames is.
-        visible = (keypoints[..., 2] > 0).any(dim=-1).float()
-        visible = nn.functional.max_pool1d(visible.unsqueeze(1), self.temporal_stride, ceil_mode=True)
-        weights = (visible / visible.sum(dim=-1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
+        weights = nn.functional.max_pool1d(visible.float().unsqueeze(1), self.temporal_stride, ceil_mode=True)
+        weights = (weights / weights.sum(dim=-1, keepdim=True).clamp(min=1)).to(hidden_states.dtype)
         return (hidden_states * weights).sum(dim=-1)
+
+
+def _arrange(hidden_states: torch.Tensor) -> torch.Tensor:
+    """Lay (B, C, T_p, h, w) out in memory as the device's convolutions like it."""
+    # Narrow 3-D convolutions on CPUs are faster with channels last, by more than the copy costs.
+    is_cpu = hidden_states.device.type == "cpu"
+    return hidden_states.contiguous(memory_format=torch.channels_last_3d if is_cpu else torch.contiguous_format)
 
 
 def pose_encoder_weights_from_poseconv3d(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

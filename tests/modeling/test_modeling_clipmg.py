@@ -261,6 +261,7 @@ def test_model_equals_a_slow_reference_of_the_formulas():
                 heads.append(torch.softmax(k @ q / 8**0.5, dim=0) @ v)
             visual = query + attention.out_proj(torch.cat(heads))
             visual = visual + layer.fc2(torch.nn.functional.gelu(layer.fc1(layer.norm(visual))))
+            visual, pose = fusion.visual_norm(visual), fusion.pose_norm(pose)
             gate = torch.sigmoid(fusion.gate(torch.cat([visual, pose])))
             fused = gate * torch.tanh(fusion.visual_transform(visual))
             fused = fused + (1 - gate) * torch.tanh(fusion.pose_transform(pose))
@@ -403,7 +404,8 @@ def test_parameter_names_are_pinned():
     }
     for name, shape in linear.items():
         expected |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    for name in ("clipmg.semantic_query.norm", "clipmg.semantic_attention.0.norm", "norm"):
+    norms = ("semantic_query.norm", "semantic_attention.0.norm", "fusion.visual_norm", "fusion.pose_norm")
+    for name in (*(f"clipmg.{norm}" for norm in norms), "norm"):
         expected |= {f"{name}.weight": (32,), f"{name}.bias": (32,)}
     assert own == expected
     assert (
@@ -428,3 +430,35 @@ def test_full_size_parameter_counts():
     assert round(counts["pose_encoder"] / 1e6, 1) == 2.0
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     assert trained == sum(parameter.numel() for parameter in model.parameters()) - counts["vision_model"]
+
+
+# --- features that clips share
+
+
+@pytest.mark.parametrize("values", ABLATIONS, ids=str)
+def test_pose_features_replace_the_first_layers_over_keypoints(values):
+    config = tiny_config(**values)
+    model = randomise(CLIPMGForMicroGestureClassification(config)).eval()
+    inputs = random_inputs(config)
+    mask = torch.ones(3, config.num_pose_frames, dtype=torch.bool)
+    mask[0, 1:] = False
+    inputs["keypoints"][1] = 0
+    with torch.no_grad():
+        expected = model(**inputs, keypoint_mask=mask).logits
+        features = None
+        if config.uses_pose:
+            masked = torch.where(mask[..., None, None], inputs["keypoints"], 0.0)
+            features = model.clipmg.pose_encoder.encode_frames(masked)
+        logits = model(**inputs, keypoint_mask=mask, pose_features=features).logits
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+
+
+def test_pose_features_need_their_keypoints():
+    config = tiny_config()
+    model = CLIPMGForMicroGestureClassification(config).eval()
+    inputs = random_inputs(config)
+    features = model.clipmg.pose_encoder.encode_frames(inputs["keypoints"])
+    with pytest.raises(ValueError, match=r"pose_features \(3, 4, .*\) need keypoints of as many clips .*, got None"):
+        model(pixel_values=inputs["pixel_values"], pose_features=features)
+    with pytest.raises(ValueError, match=r"pose_features \(3, 2, .*, got \(3, 4, 5, 3\)"):
+        model(**inputs, pose_features=features[:, :2])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_clipmg import randomise, tiny_config
+from tiny_clipmg import random_inputs, randomise, tiny_config
 
 from clipmg_hf.modeling import CLIPMGConfig, CLIPMGForMicroGestureClassification, pose_encoder_weights_from_poseconv3d
 from clipmg_hf.modeling.heatmaps_clipmg import draw_heatmaps
@@ -150,3 +150,23 @@ def test_names_and_shapes_are_pinned():
     expected = pyskl_state(22, 32, LIGHT["stage_blocks"], LIGHT["inflate"])
     names = {name.removeprefix("backbone.") for name in expected if name.startswith("backbone.")}
     assert set(CLIPMGPoseEncoder(CLIPMGConfig()).state_dict()) == names
+
+
+# --- frames that clips share
+
+
+@pytest.mark.parametrize(
+    ("inflate", "strides", "num_shared"),
+    [([0, 1], [1, 1], 1), ([1, 1], [1, 1], 0), ([0, 0], [1, 1], 2), ([0, 0], [2, 1], 0), ([0, 0], [1, 2], 1)],
+)
+def test_frames_are_encoded_each_by_itself_and_combined(inflate, strides, num_shared):
+    config = tiny_config(pose_inflate=inflate, pose_temporal_strides=strides, num_frames=4)
+    encoder = randomise(CLIPMGPoseEncoder(config)).eval()
+    keypoints = random_inputs(config)["keypoints"]
+    keypoints[0, 2:5] = 0
+    assert encoder.num_frame_stages == num_shared
+    with torch.no_grad():
+        expected = encoder(keypoints)
+        features = torch.cat([encoder.encode_frames(frame) for frame in keypoints.split(1, dim=1)], dim=1)
+        combined = encoder.combine(features, (keypoints[..., 2] > 0).any(dim=-1))
+    torch.testing.assert_close(combined, expected, rtol=0, atol=1e-6)
