@@ -43,7 +43,9 @@ class Variant:
 VARIANTS = {
     "full": Variant("full model", (), "61.82"),
     "no_pose": Variant(
-        "no pose: RGB alone", ("--fusion", "visual", "--pose_checkpoint", "null"), "45.30 (second-hand)"
+        "no pose: RGB alone",
+        ("--fusion", "visual", "--pose_checkpoint", "null", "--freeze_batch_norm", "false"),
+        "45.30 (second-hand)",
     ),
     "pose_only": Variant("pose alone", ("--fusion", "pose")),
     "no_attention": Variant(

@@ -2,9 +2,10 @@
 
     arguments = parse_arguments(["hub_scripts/configs/smg.yaml", "--data_dir", "/data/smg", "--max_steps", "100"])
 
-A configuration is YAML or JSON, flat or with one level of sections, whose names are for the reader alone. What is
-given on the command line wins; `null` there takes a value of the file back. The fields of the model's configuration
-and of the processor are read from these classes: there is no second list of them.
+A configuration is YAML or JSON, flat or with one level of sections, whose names are for the reader alone. `base` names
+another file, relative to it, whose values it replaces. What is given on the command line wins over both; `null` takes
+a value back. An option that would have no effect is an error. The fields of the model's configuration and of the
+processor are read from these classes: there is no second list of them.
 """
 
 import dataclasses
@@ -28,6 +29,7 @@ from clipmg_hf.processing import CLIPMGProcessor
 # Set from the data, or not at all.
 _PROCESSOR_INPUTS = ("self", "video_processor", "keypoint_layout")
 NO_VALUE = ("null", "none")
+BASE = "base"
 
 
 @dataclass
@@ -236,7 +238,7 @@ def build_arguments(given: Mapping[str, Any]) -> ExperimentArguments:
     parser.error = _raise_value_error  # type: ignore[method-assign,assignment]
     parsed = parser.parse_args_into_dataclasses(args=_to_words(given))
     model, data, optimization, config, processor, loss, training = parsed
-    return ExperimentArguments(
+    arguments = ExperimentArguments(
         model=model,
         data=data,
         optimization=optimization,
@@ -246,16 +248,60 @@ def build_arguments(given: Mapping[str, Any]) -> ExperimentArguments:
         training=training,
         given=dict(given),
     )
+    check_effects(arguments)
+    return arguments
+
+
+def check_effects(arguments: ExperimentArguments) -> None:
+    """Raise a ValueError for options that would have no effect without another one.
+
+    An option at its default is no request. What only a model tells, such as whether it has a pose encoder, is checked
+    once there is one. Ablations drop a part of a configuration and keep the learning rate of that part: of
+    `pose_encoder_factor` and `vision_factor` nothing is said, nor of a `clip_checkpoint` with fusion='pose'.
+    """
+    model, data, optimization, loss = arguments.model, arguments.data, arguments.optimization, arguments.loss
+    has_lora, lora = model.lora_rank > 0, "a lora_rank above 0"
+    has_embeddings, weighting = loss.label_embedding_weight > 0, loss.class_weighting
+    embedding_options = ("label_embedding_distance", "label_embedding_file")
+    conditions: list[tuple[bool, str, Any, tuple[str, ...]]] = [
+        (data.feature_cache is not None, "a feature_cache", data, ("feature_views", "feature_precision")),
+        (data.protocol == "folds", "protocol='folds'", data, ("fold",)),
+        (has_lora, lora, model, ("lora_alpha", "lora_dropout", "lora_targets")),
+        (has_lora, lora, optimization, ("lora_factor",)),
+        (weighting == "effective_number", "class_weighting='effective_number'", loss, ("effective_number_beta",)),
+        (has_embeddings, "a label_embedding_weight above 0", loss, embedding_options),
+    ]
+    problems = [
+        f"{name}={getattr(group, name)!r} has no effect without {condition}"
+        for has_effect, condition, group, names in conditions
+        for name in names
+        if not has_effect and getattr(group, name) != getattr(type(group)(), name)
+    ]
+    if model.clip_checkpoint is not None and "vision_config" in arguments.config:
+        problems.append("vision_config has no effect with a clip_checkpoint, whose own it is")
+    if problems:
+        raise ValueError(f"arguments: {'; '.join(problems)}.")
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Read a YAML or JSON file to one flat dictionary.
+    """Read a YAML or JSON file, and the one that it names as its `base`, to one flat dictionary.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no mapping, is no YAML, or gives a name twice.
+        ValueError: It is no mapping, is no YAML, or gives a name twice; or its base has a base.
     """
     path = Path(path)
+    values = _read_file(path)
+    if BASE not in values:
+        return values
+    base = path.parent / str(values.pop(BASE))
+    base_values = _read_file(base)
+    if BASE in base_values:
+        raise ValueError(f"{path} has the base {base}, which has a base itself; expected a file without one.")
+    return base_values | values
+
+
+def _read_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"There is no configuration {path}; expected a .yaml or .json file, then --name value."
@@ -269,7 +315,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}; expected names and values.")
-    known = {f.name for kind in _CLASSES for f in fields(kind) if f.init}
+    known = {BASE, *(f.name for kind in _CLASSES for f in fields(kind) if f.init)}
     flat: dict[str, Any] = {}
     for name, value in content.items():
         # A section is a mapping whose name is no argument.
@@ -361,6 +407,7 @@ __all__ = [
     "ModelArguments",
     "OptimizationArguments",
     "build_arguments",
+    "check_effects",
     "make_parser",
     "parse_arguments",
     "read_config",

@@ -6,7 +6,7 @@ N is the number of clips, L that of the classes, V that of the views of a clip, 
 `hub_scripts/evaluate.py` is the command; `clipmg_hf.evaluation_results` measures and writes.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from tqdm import tqdm
 
 from clipmg_hf.data.clips import ClipDataset, collate_clips
+from clipmg_hf.data.labels import check_labels
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.metrics import log_softmax
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
@@ -31,7 +32,6 @@ HIDDEN_COLUMNS: dict[str, tuple[str, ...]] = {
     "rgb": ("keypoints", "keypoints_valid", "keypoint_layout"),
     "pose": ("video",),
 }
-MAX_NAMED_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def evaluate_checkpoint(
     """
     options = options or EvaluationOptions()
     label_names = [model.config.id2label[index] for index in range(model.config.num_labels)]
-    check_labels(rows.features["label"].names, label_names)
+    check_labels(rows.features["label"].names, label_names, checkpoint)
     if not len(rows):
         raise DatasetFormatError(f"split {split or rows.split}: no clip; expected at least one.")
     visible = rows.remove_columns([name for name in HIDDEN_COLUMNS[options.modality] if name in rows.column_names])
@@ -148,28 +148,6 @@ def evaluate_checkpoint(
         has_video=outputs["has_video"].max(axis=1),
         has_pose=outputs["has_pose"].max(axis=1),
     )
-
-
-def check_labels(data_names: Sequence[str], checkpoint_names: Sequence[str]) -> None:
-    """Raise a `DatasetFormatError` that names the differences if data and checkpoint have other classes."""
-    if list(data_names) == list(checkpoint_names):
-        return
-    count = f"the data has {len(data_names)} classes and the checkpoint {len(checkpoint_names)}"
-    only = {
-        "only in the data": [name for name in data_names if name not in set(checkpoint_names)],
-        "only in the checkpoint": [name for name in checkpoint_names if name not in set(data_names)],
-    }
-    differences = [f"{where}: {_name_some(names)}" for where, names in only.items() if names]
-    if not differences:
-        pairs = enumerate(zip(data_names, checkpoint_names, strict=False))
-        index, (name, expected) = next((index, pair) for index, pair in pairs if pair[0] != pair[1])
-        differences = [f"the same names in another order: class {index} is {name!r} and {expected!r}"]
-    raise DatasetFormatError(f"{count}; {'; '.join(differences)}. Expected the classes that the model was trained on.")
-
-
-def _name_some(names: Sequence[str]) -> str:
-    named = ", ".join(map(repr, names[:MAX_NAMED_LABELS]))
-    return named + (f" and {len(names) - MAX_NAMED_LABELS} more" if len(names) > MAX_NAMED_LABELS else "")
 
 
 def _check_streams(model: CLIPMGForMicroGestureClassification, rows: datasets.Dataset, modality: Modality) -> None:
@@ -345,7 +323,6 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "average_views",
-    "check_labels",
     "evaluate_checkpoint",
     "mirror_batch",
 ]

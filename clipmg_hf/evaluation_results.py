@@ -8,6 +8,7 @@ N is the number of clips, L that of the classes. `clipmg_hf.evaluation_strips` d
 writes a page from the files.
 """
 
+import contextlib
 import csv
 import dataclasses
 import importlib.metadata
@@ -47,13 +48,15 @@ from clipmg_hf.modeling import IMIGUE_LABELS
 from clipmg_hf.score_files import Scores, write_scores
 
 
-# What an evaluation writes, `metrics.json` last; files of an earlier one do not survive it.
 METRICS_FILE, SCORES_FILE, CLIPS_FILE = "metrics.json", "scores.parquet", "clips.csv"
 PER_CLASS_FILE, PER_GROUP_FILE = "per_class.csv", "per_group.csv"
 CONFUSION_FILE, CALIBRATION_FILE, STRIPS_FILE = "confusion_matrix.csv", "calibration.csv", "strips.csv"
+STRIPS_FOLDER, SUBMISSION_FILE, REPORT_FILE = "strips", "submission.csv", "report.html"
+PICTURES = ("learning_curves.png", "confusion_matrix.png", "class_bars.png", "reliability.png", "gates.png")
+# What an evaluation and its report consist of, with the pictures in `strips/`: those of an earlier one do not survive.
 RESULT_FILES = (
     *(METRICS_FILE, SCORES_FILE, CLIPS_FILE, PER_CLASS_FILE, PER_GROUP_FILE, CONFUSION_FILE, CALIBRATION_FILE),
-    *(STRIPS_FILE, "submission.csv"),
+    *(STRIPS_FILE, SUBMISSION_FILE, REPORT_FILE, *PICTURES),
 )
 UNKNOWN_GROUP = "unknown"
 # In the order of the tables; all are shares.
@@ -151,15 +154,10 @@ def measure(
         per_class=per_class_table(logits, labels, scores.label_names),
         per_group=per_group_table(logits, labels, groups),
         confusion=confusion_matrix(labels, predictions, logits.shape[1]),
-        f1_mean=_ma52_f1(labels, predictions) if tuple(groups) == MA52_GROUPS else None,
+        f1_mean=f1_mean(labels, predictions, groups) if tuple(groups) == MA52_GROUPS else None,
         num_labelled=int(labelled.sum()),
         num_videos=num_videos,
     )
-
-
-def _ma52_f1(labels: np.ndarray, predictions: np.ndarray) -> dict[str, float]:
-    bodies = np.array([MA52_GROUP_NAMES.index(group) for group in MA52_GROUPS])
-    return f1_mean(labels, predictions, bodies[labels], bodies[predictions])
 
 
 def describe_checkpoint(path_or_name: str | os.PathLike) -> dict[str, Any]:
@@ -235,7 +233,8 @@ def write_evaluation(
 ) -> Path:
     """Write the numbers of an evaluation: the scores, a row for each clip, the tables and, last, `metrics.json`.
 
-    Files of an earlier evaluation in the folder are replaced or removed. Without labels there are no tables.
+    Files of an earlier evaluation in the folder are replaced or removed, with its report and its pictures of clips;
+    nothing else is touched. Without labels there are no tables.
 
     Args:
         folder (`str` or `PathLike`): Made if missing.
@@ -249,8 +248,7 @@ def write_evaluation(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in RESULT_FILES:
-        (folder / name).unlink(missing_ok=True)
+    _remove_results(folder)
     scores = evaluation.scores
     write_scores(scores, folder / SCORES_FILE)
     write_table(folder / CLIPS_FILE, clip_table(evaluation))
@@ -267,6 +265,14 @@ def write_evaluation(
     path = folder / METRICS_FILE
     write_file(path, text)
     return path
+
+
+def _remove_results(folder: Path) -> None:
+    for path in (*(folder / name for name in RESULT_FILES), *folder.glob(f"{STRIPS_FOLDER}/*.png")):
+        path.unlink(missing_ok=True)
+    # It stays where it holds something else.
+    with contextlib.suppress(OSError):
+        (folder / STRIPS_FOLDER).rmdir()
 
 
 def _metrics_content(evaluation: Evaluation, groups: Sequence[str], measurement: Measurement | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from clipmg_hf.data.schema import HIDDEN_LABEL
 from clipmg_hf.data.statistics import keypoints_of
 from clipmg_hf.evaluation import EvaluationOptions
-from clipmg_hf.evaluation_results import STRIPS_FILE, write_table
+from clipmg_hf.evaluation_results import STRIPS_FILE, STRIPS_FOLDER, write_table
 from clipmg_hf.files import complete_file
 from clipmg_hf.html_page import file_name
 from clipmg_hf.inference import predict_clip
@@ -28,7 +28,6 @@ from clipmg_hf.score_files import Scores
 from clipmg_hf.visualization import write_overlay_png
 
 
-FOLDER = "strips"
 _SCALAR_COLUMNS = ("clip_id", "video", "start_frame", "end_frame", "video_start_frame", "width", "height")
 _CANVAS_GREY = 150
 # With a palette a sheet of photographs takes a third of the bytes, and looks the same.
@@ -93,8 +92,8 @@ def write_strips(
     entries: list[dict[str, Any]] = []
     for kind, index in tqdm(chosen, desc="Draw clips", unit="clip", disable=not show_progress):
         clip_id = scores.clip_ids[index]
-        file, problem = f"{FOLDER}/{file_name(clip_id)}.png", None
-        (folder / FOLDER).mkdir(parents=True, exist_ok=True)
+        file, problem = f"{STRIPS_FOLDER}/{file_name(clip_id)}.png", None
+        (folder / STRIPS_FOLDER).mkdir(parents=True, exist_ok=True)
         try:
             _draw_clip(folder / file, model, processor, rows, index, options)
         except ValueError as error:

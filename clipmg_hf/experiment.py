@@ -11,9 +11,9 @@ merged one; `adapter/` holds the adapter alone and `base/` what it was trained o
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,41 +23,58 @@ from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, set_seed
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from clipmg_hf.arguments import DataArguments, ExperimentArguments
+from clipmg_hf.arguments import ExperimentArguments
 from clipmg_hf.data.clips import ClipDataset
-from clipmg_hf.data.loading import detect_dataset, load_clips
+from clipmg_hf.data.imigue import IMiGUE
+from clipmg_hf.data.loading import SPLIT_SETTINGS, detect_dataset, load_named_splits
+from clipmg_hf.data.ma52 import MA52
+from clipmg_hf.data.prepared_folder import MANIFEST_NAME, read_manifest
+from clipmg_hf.data.smg import SMG
+from clipmg_hf.data.splits import DEFAULT_FRACTION
 from clipmg_hf.feature_cache import cache_features
 from clipmg_hf.files import write_file
 from clipmg_hf.model_building import add_lora, build_model
 from clipmg_hf.modeling import CLIPMGConfig
 from clipmg_hf.processing import CLIPMGProcessor
+from clipmg_hf.run_record import EXPERIMENT_FILE, check_resumed, describe_run
 from clipmg_hf.training import CLIPMGTrainer, latest_checkpoint, make_trainer
 
 
 logger = logging.getLogger(__name__)
 
-EXPERIMENT_FILE, STATE_FILE, ADAPTER_FOLDER, BASE_FOLDER = "experiment.json", "trainer_state.json", "adapter", "base"
+STATE_FILE, ADAPTER_FOLDER, BASE_FOLDER = "trainer_state.json", "adapter", "base"
 RESULTS_FILE = "all_results.json"
 LAST = "last"
 TRAINED_POSE_FACTOR = 0.1
+# The first protocol of each is its official one.
+_PROTOCOLS = {"imigue": IMiGUE.PROTOCOLS, "smg": SMG.PROTOCOLS, "ma52": MA52.PROTOCOLS}
 
 
 @dataclass(frozen=True)
 class ClipSplits:
-    """Rows to train and evaluate on, and the names of the classes."""
+    """Rows to train and evaluate on, the names of the classes, and how the rows were split (`SPLIT_SETTINGS`)."""
 
     train: datasets.Dataset
     evaluation: datasets.Dataset | None
     label_names: list[str]
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run that is ready to start."""
+    """A run that is ready to start.
+
+    Args:
+        arguments, splits, trainer: What it was made of.
+        record (`dict`): Contents of `experiment.json`.
+        checkpoint (`str`, *optional*): Where it goes on from.
+    """
 
     arguments: ExperimentArguments
     splits: ClipSplits
     trainer: CLIPMGTrainer
+    record: dict[str, Any]
+    checkpoint: str | None
 
 
 def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
@@ -73,9 +90,13 @@ def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
     set_seed(training.seed)
     with training.main_process_first(desc="load the data"):
         splits = load_splits(arguments)
+    record = describe_run(arguments, splits, learning_rate_factors(arguments))
+    checkpoint = find_resume_point(arguments)
+    if checkpoint is not None:
+        check_resumed(checkpoint, record)
     model = build_model(arguments.model, arguments.config, splits.label_names)
     check_modalities(model.config, splits)
-    check_classes(splits, needs_every_class=_needs_every_class(arguments))
+    check_classes(splits)
     processor = build_processor(arguments, model.config)
     if arguments.model.lora_rank:
         base, resumes = Path(_output_dir(arguments), BASE_FOLDER), training.resume_from_checkpoint is not None
@@ -94,7 +115,7 @@ def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
         freeze_batch_norm=arguments.model.freeze_batch_norm,
         callbacks=[EarlyStoppingCallback(patience)] if patience else None,
     )
-    return Experiment(arguments, splits, trainer)
+    return Experiment(arguments, splits, trainer, record, checkpoint)
 
 
 def run_experiment(experiment: Experiment) -> dict[str, float]:
@@ -104,14 +125,16 @@ def run_experiment(experiment: Experiment) -> dict[str, float]:
         NonFiniteLossError: A loss is NaN or infinite.
     """
     trainer, training = experiment.trainer, experiment.arguments.training
-    write_record(experiment)
-    result = trainer.train(resume_from_checkpoint=find_resume_point(experiment.arguments))
+    if training.should_save:
+        folder = Path(_output_dir(experiment.arguments))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_file(folder / EXPERIMENT_FILE, json.dumps(experiment.record, indent=2) + "\n")
+    result = trainer.train(resume_from_checkpoint=experiment.checkpoint)
     metrics = dict(result.metrics)
     if experiment.splits.evaluation is not None:
         metrics |= trainer.evaluate()
     save_final_model(trainer)
     if training.should_save:
-        folder = Path(_output_dir(experiment.arguments))
         trainer.state.save_to_json(str(folder / STATE_FILE))
         # Last: a run with results is a finished one.
         write_file(folder / RESULTS_FILE, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
@@ -153,7 +176,7 @@ def find_resume_point(arguments: ExperimentArguments) -> str | None:
     wanted = arguments.training.resume_from_checkpoint
     if wanted != LAST:
         return wanted
-    checkpoint = latest_checkpoint(_output_dir(arguments))
+    checkpoint = latest_checkpoint(_output_dir(arguments), arguments.training.save_only_model)
     return None if checkpoint is None else str(checkpoint)
 
 
@@ -167,36 +190,65 @@ def load_splits(arguments: ExperimentArguments) -> ClipSplits:
     if data.data_dir is None:
         raise ValueError("data_dir is missing; expected --data_dir with the folder of the data set.")
     kind = detect_dataset(data.data_dir)
-    if data.dataset not in ("auto", kind):
+    settings: dict[str, Any] = {name: getattr(data, name) for name in SPLIT_SETTINGS}
+    options = dict(settings)
+    if kind == "prepared":
+        # A seed that nobody gave is no request.
+        asked = settings if "split_seed" in arguments.given else settings | {"split_seed": None}
+        settings, options = check_prepared(data.data_dir, data.dataset, asked), {}
+    elif data.dataset not in ("auto", kind):
         raise ValueError(f"{data.data_dir} holds the data set {kind!r}; expected {data.dataset!r}, see --dataset.")
-    rows = load_clips(data.data_dir, data.dataset_configuration, **_loading_options(data))
-    train = _pick_split(rows, data.train_split, data, data.max_train_clips)
     wants_evaluation = arguments.training.eval_strategy != "no" or arguments.training.do_eval
-    evaluation = _pick_split(rows, data.eval_split, data, data.max_eval_clips) if wants_evaluation else None
-    return ClipSplits(train, evaluation, list(train.features["label"].names))
+    rows = load_named_splits(
+        data.data_dir,
+        [data.train_split, data.eval_split][: 1 + wants_evaluation],
+        data.dataset_configuration,
+        **options,
+        cache_dir=data.data_cache_dir,
+        num_proc=data.num_proc,
+    )
+    train = _first_clips(rows[data.train_split], data.max_train_clips)
+    evaluation = _first_clips(rows[data.eval_split], data.max_eval_clips) if wants_evaluation else None
+    return ClipSplits(train, evaluation, list(train.features["label"].names), settings)
 
 
-def _loading_options(data: DataArguments) -> dict[str, Any]:
-    options = {
-        "protocol": data.protocol,
-        "validation": data.validation,
-        # Where nothing is drawn, a seed is no option: prepared data refuses them.
-        "seed": data.split_seed if (data.protocol, data.validation) != (None, None) else None,
-        "fold": data.fold,
-        "cache_dir": data.data_cache_dir,
-        "num_proc": data.num_proc,
-    }
-    return {name: value for name, value in options.items() if value is not None}
+def check_prepared(data_dir: str, dataset: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Compare what is asked for with what a prepared folder was made of: its splits are fixed.
 
+    Args:
+        data_dir (`str`): The folder.
+        dataset (`str`): The data set that its clips must be of; `"auto"` or `"prepared"` take any.
+        asked (`Mapping`): Values of `SPLIT_SETTINGS`; those that are `None` are taken as they are.
 
-def _pick_split(rows: datasets.DatasetDict, name: str, data: DataArguments, limit: int | None) -> datasets.Dataset:
-    if name not in rows:
+    Returns:
+        `dict`: How it was split, by the same names.
+
+    Raises:
+        ValueError: The manifest tells another data set, or that it was split in another way.
+    """
+    source = read_manifest(data_dir)["source"]
+    found = source.get("dataset")
+    if dataset not in ("auto", "prepared", found):
         raise ValueError(
-            f"{data.data_dir} has no split {name!r}; it has {', '.join(rows)}. Expected one of these as train_split "
-            "and eval_split, --validation 0.2 to carve one out of the training subjects, or --eval_strategy no."
+            f"{data_dir} holds prepared clips of {found!r}, says its {MANIFEST_NAME}; expected {dataset!r}, see "
+            "--dataset."
         )
-    split = rows[name]
-    return split if limit is None else split.select(range(min(limit, len(split))))
+    recorded = {name: source.get("seed" if name == "split_seed" else name) for name in SPLIT_SETTINGS}
+    if not recorded["protocol"] and found in _PROTOCOLS:
+        recorded["protocol"] = _PROTOCOLS[found][0]
+    if recorded["validation"] is None and recorded["protocol"] == "cross_subject":
+        recorded["validation"] = DEFAULT_FRACTION
+    for name, value in asked.items():
+        if value is not None and value != recorded[name]:
+            raise ValueError(
+                f"{data_dir} was prepared with {name}={recorded[name]!r}, says its {MANIFEST_NAME}, and {value!r} is "
+                f"asked for; expected data that was prepared so, or --{name} null to take it as it is."
+            )
+    return recorded
+
+
+def _first_clips(rows: datasets.Dataset, limit: int | None) -> datasets.Dataset:
+    return rows if limit is None else rows.select(range(min(limit, len(rows))))
 
 
 def check_modalities(config: CLIPMGConfig, splits: ClipSplits) -> None:
@@ -215,24 +267,18 @@ def _is_empty(rows: datasets.Dataset, column: str) -> bool:
     return column not in rows.column_names or rows.data.column(column).null_count == len(rows.data)
 
 
-def check_classes(splits: ClipSplits, needs_every_class: bool) -> None:
-    """Name the classes without a training clip; a ValueError where sampling or weights would have to invent them."""
+def check_classes(splits: ClipSplits) -> None:
+    """Warn of classes without a training clip, by name. Sampling, weights and logit adjustment can do without."""
     counts = np.bincount(splits.train["label"], minlength=len(splits.label_names))
     empty = [name for name, count in zip(splits.label_names, counts, strict=True) if not count]
     if not empty:
         return
-    message = f"{len(empty)} of {len(counts)} classes have no training clip: {', '.join(map(repr, empty))}."
-    if needs_every_class:
-        raise ValueError(f"{message} balanced_sampling and class_weighting need clips of every class.")
-    logger.warning("%s", message)
+    names = ", ".join(map(repr, empty))
+    logger.warning("%d of %d classes have no training clip: %s.", len(empty), len(counts), names)
     if splits.evaluation is not None:
         unseen = int(np.isin(splits.evaluation["label"], np.flatnonzero(counts == 0)).sum())
         if unseen:
             logger.warning("%d of %d clips to evaluate are of such classes.", unseen, len(splits.evaluation))
-
-
-def _needs_every_class(arguments: ExperimentArguments) -> bool:
-    return arguments.optimization.balanced_sampling > 0 or arguments.loss.class_weighting != "none"
 
 
 def build_datasets(
@@ -285,39 +331,6 @@ def build_processor(arguments: ExperimentArguments, config: CLIPMGConfig) -> CLI
     if source is None:
         return CLIPMGProcessor.from_model_config(config, **arguments.processor)
     return CLIPMGProcessor.from_pretrained(source, **arguments.processor)
-
-
-def write_record(experiment: Experiment) -> None:
-    """Write `experiment.json`: the arguments as given, versions, clips per split and class."""
-    arguments = experiment.arguments
-    if not arguments.training.should_save:
-        return
-    splits = experiment.splits
-    record = {
-        "given": arguments.given,
-        "model": asdict(arguments.model),
-        "data": asdict(arguments.data),
-        "optimization": asdict(arguments.optimization),
-        "loss": asdict(arguments.loss),
-        "learning_rate_factors": learning_rate_factors(arguments),
-        "processes": arguments.training.world_size,
-        "device": str(arguments.training.device),
-        "versions": {name: version(name) for name in ("torch", "transformers", "datasets", "accelerate")},
-        "train": _describe_rows(splits.train, splits.label_names),
-        "evaluation": None if splits.evaluation is None else _describe_rows(splits.evaluation, splits.label_names),
-    }
-    folder = Path(_output_dir(arguments))
-    folder.mkdir(parents=True, exist_ok=True)
-    write_file(folder / EXPERIMENT_FILE, json.dumps(record, indent=2, default=str) + "\n")
-
-
-def _describe_rows(rows: datasets.Dataset, label_names: list[str]) -> dict[str, Any]:
-    counts = np.bincount(rows["label"], minlength=len(label_names)).tolist()
-    return {
-        "clips": len(rows),
-        "fingerprint": rows._fingerprint,
-        "classes": dict(zip(label_names, counts, strict=True)),
-    }
 
 
 def save_final_model(trainer: CLIPMGTrainer) -> None:

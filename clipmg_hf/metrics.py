@@ -1,6 +1,7 @@
 """Metrics of micro-gesture classification, as plain functions of arrays.
 
-N is the number of clips, L that of the classes. A clip's prediction is its highest score, the first one of a tie.
+N is the number of clips, L that of the classes. Scores that are equal, as rounded ones often are, rank in the order of
+the classes: the prediction is the first of the highest scores, and top-5 goes on in the same order.
 Imports nothing but numpy: `clipmg_hf.metric_space` publishes this file by itself.
 """
 
@@ -25,15 +26,19 @@ def _check_scores(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, n
             f"Expected logits (num_clips, num_labels) and labels (num_clips,) of at least one clip, got "
             f"{logits.shape} and {labels.shape}."
         )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(f"Labels are {labels.dtype}; expected integers.")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        hidden = int((labels < 0).sum())
-        note = f" {hidden} of {len(labels)} clips have no label (negative): leave them out." if hidden else ""
-        raise ValueError(f"Labels must lie in 0..{logits.shape[1] - 1}, got {labels.min()}..{labels.max()}.{note}")
+    _check_classes("Labels", labels, logits.shape[1])
     if not np.isfinite(logits).all():
         raise ValueError(f"Scores of {int((~np.isfinite(logits)).any(axis=1).sum())} clips are not finite.")
     return logits, labels
+
+
+def _check_classes(name: str, classes: np.ndarray, num_labels: int) -> None:
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise ValueError(f"{name} are {classes.dtype}; expected integers.")
+    if classes.min() < 0 or classes.max() >= num_labels:
+        missing = int((classes < 0).sum())
+        note = f" {missing} of {len(classes)} clips have no class (negative): leave them out." if missing else ""
+        raise ValueError(f"{name} must lie in 0..{num_labels - 1}, got {classes.min()}..{classes.max()}.{note}")
 
 
 def _check_length(name: str, values: Sequence, expected: int) -> None:
@@ -46,8 +51,10 @@ def _ratio(part: float, whole: float) -> float | None:
 
 
 def _is_in_top_k(logits: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    true_scores = np.take_along_axis(logits, np.asarray(labels)[:, None], axis=1)
-    return (logits >= true_scores).sum(axis=1) <= k
+    true_classes = np.asarray(labels)[:, None]
+    true_scores = np.take_along_axis(logits, true_classes, axis=1)
+    comes_first_of_tie = (logits == true_scores) & (np.arange(logits.shape[1]) < true_classes)
+    return ((logits > true_scores) | comes_first_of_tie).sum(axis=1) < k
 
 
 def _true_log_probability(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -59,7 +66,7 @@ def _clip_values(logits: np.ndarray, labels: np.ndarray, groups: Sequence[str] |
     predictions = logits.argmax(axis=1)
     values = {
         "top1": predictions == labels,
-        "top5": _is_in_top_k(logits, labels, min(5, logits.shape[1])),
+        "top5": _is_in_top_k(logits, labels, 5),
         "nll": -_true_log_probability(logits, labels),
     }
     if groups is not None:
@@ -128,7 +135,7 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: in
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of clips whose true class is among the k highest scores; ties count as misses of the true class."""
+    """Share of clips whose true class is among the k highest scores; of a tie, the first classes are."""
     return float(_is_in_top_k(logits, labels, k).mean())
 
 
@@ -165,7 +172,7 @@ def classification_metrics(
         groups (`Sequence[str]` of length L, *optional*): Body-part group of each class.
 
     Returns:
-        `dict[str, float]`: `top1`, `top5` (a tie is a miss; of fewer than 5 classes, all), `mean_class_accuracy` over
+        `dict[str, float]`: `top1`, `top5` (equal scores rank in the order of the classes), `mean_class_accuracy` over
         the classes that occur, `macro_f1` over those that occur or are predicted, `weighted_f1` by the classes'
         number of clips, each in [0, 1]; `nll`, the mean negative log-likelihood of the true class in nats; and with
         `groups` also `group_accuracy`, the share of clips whose predicted class is of the true class's group.
@@ -360,36 +367,35 @@ def bootstrap_intervals(
     }
 
 
-def f1_mean(
-    action_labels: np.ndarray, action_predictions: np.ndarray, body_labels: np.ndarray, body_predictions: np.ndarray
-) -> dict[str, float]:
+def f1_mean(labels: np.ndarray, predictions: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
     """The official metric of MA-52: the mean of macro and micro F1 of the 52 actions and of the 7 body groups.
 
     Args:
-        action_labels, action_predictions (`numpy.ndarray` of shape `(N,)`): Classes.
-        body_labels, body_predictions (`numpy.ndarray` of shape `(N,)`): Body groups.
+        labels, predictions (`numpy.ndarray` of shape `(N,)`): Classes in [0, L - 1].
+        groups (`Sequence[str]` of length L): Group of each class; a clip's is that of its class.
 
     Returns:
         `dict[str, float]`: `body_macro_f1`, `body_micro_f1`, `action_macro_f1`, `action_micro_f1`, and `f1_mean` of
         these four. Micro F1 of single-label classification is the accuracy.
 
     Raises:
-        ValueError: No clip, shapes that do not match, or hidden labels.
+        ValueError: No clip, shapes that do not match, or a class out of range or hidden.
     """
-    arrays: list[np.ndarray] = [
-        np.asarray(array) for array in (body_labels, body_predictions, action_labels, action_predictions)
-    ]
-    shapes = [array.shape for array in arrays]
-    if len(set(shapes)) > 1 or arrays[0].ndim != 1 or not len(arrays[0]):
-        raise ValueError(f"Expected four arrays of the same (num_clips,), of at least one clip, got {shapes}.")
-    body_labels, body_predictions, action_labels, action_predictions = arrays
-    if hidden := int(((body_labels < 0) | (action_labels < 0)).sum()):
-        raise ValueError(f"{hidden} of {len(body_labels)} clips have no label (negative): leave them out.")
+    labels, predictions = np.asarray(labels), np.asarray(predictions)
+    if labels.ndim != 1 or predictions.shape != labels.shape or not len(labels):
+        raise ValueError(
+            f"Expected labels and predictions (num_clips,) of at least one clip, got {labels.shape} and "
+            f"{predictions.shape}."
+        )
+    _check_classes("Labels", labels, len(groups))
+    _check_classes("Predicted classes", predictions, len(groups))
+    _, group_of_class = np.unique(np.asarray(groups), return_inverse=True)
+    bodies, predicted_bodies = group_of_class[labels], group_of_class[predictions]
     scores = {
-        "body_macro_f1": macro_f1(body_labels, body_predictions),
-        "body_micro_f1": float((body_labels == body_predictions).mean()),
-        "action_macro_f1": macro_f1(action_labels, action_predictions),
-        "action_micro_f1": float((action_labels == action_predictions).mean()),
+        "body_macro_f1": macro_f1(bodies, predicted_bodies),
+        "body_micro_f1": float((bodies == predicted_bodies).mean()),
+        "action_macro_f1": macro_f1(labels, predictions),
+        "action_micro_f1": float((labels == predictions).mean()),
     }
     return {**scores, "f1_mean": float(np.mean(list(scores.values())))}
 

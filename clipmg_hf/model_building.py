@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from clipmg_hf.arguments import ModelArguments
+from clipmg_hf.data.labels import check_labels
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.modeling import (
     CLIPMGConfig,
@@ -37,7 +38,6 @@ _POSE_FIELDS = (
     *("pose_inflate", "pose_spatial_strides", "pose_temporal_strides"),
 )
 _STEM = f"{POSE_ENCODER_PREFIX}conv1.conv.weight"
-_MAX_NAMED = 4
 
 
 def build_model(
@@ -46,7 +46,8 @@ def build_model(
     """Build the model, from CLIP, from a checkpoint or with random weights.
 
     Raises:
-        ValueError: Two starting points, or a checkpoint of other classes or of another architecture.
+        ValueError: Two starting points, a checkpoint of other classes or of another architecture, or options of a
+            pose encoder for a model without one.
     """
     values = _complete_config(arguments, config_values)
     if arguments.model_name_or_path is not None:
@@ -58,8 +59,11 @@ def build_model(
         if arguments.clip_checkpoint is None or values.get("fusion") == "pose":
             model = CLIPMGForMicroGestureClassification(CLIPMGConfig(**values, **labels))
         else:
-            values.pop("vision_config", None)
             model = CLIPMGForMicroGestureClassification.from_clip(arguments.clip_checkpoint, **values, **labels)
+    if arguments.freeze_batch_norm and not model.config.uses_pose:
+        raise ValueError(
+            f"freeze_batch_norm=True has no effect: a model with fusion={model.config.fusion!r} has no pose encoder."
+        )
     if arguments.pose_checkpoint is not None:
         load_pose_encoder(model, arguments.pose_checkpoint)
     return model
@@ -82,7 +86,7 @@ def _continue_from(
 ) -> CLIPMGForMicroGestureClassification:
     config = CLIPMGConfig.from_pretrained(name_or_path)
     assert config.id2label is not None
-    check_labels([config.id2label[index] for index in range(len(config.id2label))], label_names, name_or_path)
+    check_labels(label_names, [config.id2label[index] for index in range(len(config.id2label))], name_or_path)
     differing = [
         f"{field} is {getattr(config, field)!r} in the checkpoint, {value!r} was asked for"
         for field, value in values.items()
@@ -103,29 +107,6 @@ def _plain(value: Any, like: Any = None) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
 
 
-def check_labels(checkpoint_names: list[str], data_names: list[str], where: str) -> None:
-    """Raise a ValueError where a checkpoint's classes are not those of the data, in the same order."""
-    if checkpoint_names == data_names:
-        return
-    if sorted(checkpoint_names) == sorted(data_names):
-        pairs = enumerate(zip(checkpoint_names, data_names, strict=True))
-        moved = [f"{index}: {old!r} and {new!r}" for index, (old, new) in pairs if old != new]
-        raise ValueError(
-            f"{where} has the classes of the data in another order: {'; '.join(moved[:_MAX_NAMED])}; expected the "
-            "same order."
-        )
-    absent = [name for name in data_names if name not in checkpoint_names]
-    extra = [name for name in checkpoint_names if name not in data_names]
-    raise ValueError(
-        f"{where} has {len(checkpoint_names)} classes, the data {len(data_names)}; "
-        f"only in the data: {_shorten(absent)}; only in the checkpoint: {_shorten(extra)}."
-    )
-
-
-def _shorten(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:_MAX_NAMED])) + ", ..." * (len(names) > _MAX_NAMED) if names else "none"
-
-
 def load_pose_encoder(model: CLIPMGForMicroGestureClassification, checkpoint: str) -> None:
     """Initialise the pose encoder from a stage "pose" run, or from a PYSKL or mmaction2 PoseConv3D checkpoint.
 
@@ -134,7 +115,7 @@ def load_pose_encoder(model: CLIPMGForMicroGestureClassification, checkpoint: st
     Raises:
         ValueError: The model has no pose encoder, or the checkpoint's is another one.
         FileNotFoundError: There is no such checkpoint.
-        DatasetFormatError: The .pth file holds something else than tensors.
+        DatasetFormatError: The .pth file holds something else than named tensors.
     """
     if not model.config.uses_pose:
         raise ValueError(f"pose_checkpoint is given, but a model with fusion={model.config.fusion!r} reads no pose.")
@@ -186,7 +167,15 @@ def _read_pth(path: Path) -> dict[str, torch.Tensor]:
             f"{path} cannot be read as a file of tensors alone; expected a PYSKL or mmaction2 checkpoint, saved again "
             f"without its hooks and messages if need be ({error})."
         ) from error
-    return content.get("state_dict", content)
+    weights = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in weights.items()
+    ):
+        raise DatasetFormatError(
+            f"{path} holds a {type(content).__name__} without named weights; expected tensors by their names, or such "
+            "a 'state_dict', as in a PYSKL or mmaction2 checkpoint."
+        )
+    return weights
 
 
 def add_lora(
@@ -247,4 +236,4 @@ def _save_whole(model: CLIPMGForMicroGestureClassification, folder: Path) -> Non
         Path(staging, folder.name).replace(folder)
 
 
-__all__ = ["add_lora", "build_model", "check_labels", "load_pose_encoder"]
+__all__ = ["add_lora", "build_model", "load_pose_encoder"]

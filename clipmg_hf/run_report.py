@@ -3,8 +3,8 @@
     write_run_report("runs/full", "runs/full/evaluation")          # runs/full/evaluation/report.html
 
 Or `python hub_scripts/evaluate.py ... --report true`. Needs the extra: pip install "clipmg_hf[viz]". The training
-gives `trainer_state.json` and `config.json`, the evaluation what `clipmg_hf.evaluation_results` writes. What is not
-there is said to be missing.
+gives `trainer_state.json`, `config.json` and `experiment.json`, the evaluation what `clipmg_hf.evaluation_results`
+writes. What is not there is said to be missing.
 """
 
 import csv
@@ -29,11 +29,16 @@ from clipmg_hf.evaluation_results import (
     METRICS_FILE,
     PER_CLASS_FILE,
     PER_GROUP_FILE,
+    PICTURES,
+    REPORT_FILE,
     STRIPS_FILE,
+    STRIPS_FOLDER,
     metric_rows,
 )
 from clipmg_hf.files import write_file
 from clipmg_hf.html_page import percent, plural
+from clipmg_hf.run_record import EXPERIMENT_FILE
+from clipmg_hf.training import STATE_FILE, latest_checkpoint
 
 
 try:
@@ -45,11 +50,8 @@ except ImportError as error:
     ) from error
 
 
-REPORT_FILE = "report.html"
 EVALUATION_FOLDER = "evaluation"
-STATE_FILE, CONFIG_FILE = "trainer_state.json", "config.json"
-RECIPE_FILES = ("experiment.json", "training_args.json")
-PICTURES = ("learning_curves.png", "confusion_matrix.png", "class_bars.png", "reliability.png", "gates.png")
+CONFIG_FILE = "config.json"
 # Of the model's configuration, what tells its ablations apart; the file has the rest.
 _MODEL_FIELDS = (
     *("fusion", "query", "use_semantic_attention", "num_trainable_vision_layers", "num_frames"),
@@ -76,7 +78,7 @@ class _Files:
     Args:
         run: Folder of the training.
         state, config: Of Trainer and of the model.
-        recipe: Other settings, by file name.
+        experiment: What the run was asked for.
         evaluation: Folder of the evaluation.
         metrics: Contents of its `metrics.json`.
         tables: Rows of its other files, by name.
@@ -85,7 +87,7 @@ class _Files:
     run: Path
     state: dict[str, Any] | None
     config: dict[str, Any] | None
-    recipe: dict[str, dict[str, Any]]
+    experiment: dict[str, Any] | None
     evaluation: Path | None
     metrics: dict[str, Any] | None
     tables: dict[str, list[dict[str, Any]]]
@@ -126,13 +128,9 @@ def write_run_report(
 
 
 def _read_files(run: Path, evaluation: Path | None) -> _Files:
-    checkpoints = sorted(
-        (path for path in run.glob("checkpoint-*") if path.name.rpartition("-")[2].isdecimal()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-        reverse=True,
-    )
-    folders = [run, *checkpoints]
-    recipe = {name: content for name in RECIPE_FILES if (content := _find_json(folders, name)) is not None}
+    # For reading, what only a run that goes on needs may be missing.
+    checkpoint = latest_checkpoint(run, save_only_model=True)
+    folders = [run] if checkpoint is None else [run, checkpoint]
     tables = {}
     if evaluation is not None:
         names = (CLIPS_FILE, PER_CLASS_FILE, PER_GROUP_FILE, CONFUSION_FILE, CALIBRATION_FILE, STRIPS_FILE)
@@ -141,7 +139,7 @@ def _read_files(run: Path, evaluation: Path | None) -> _Files:
         run=run,
         state=_find_json(folders, STATE_FILE),
         config=_find_json(folders, CONFIG_FILE),
-        recipe=recipe,
+        experiment=_find_json([run], EXPERIMENT_FILE),
         evaluation=evaluation,
         metrics=None if evaluation is None else _find_json([evaluation], METRICS_FILE),
         tables=tables,
@@ -251,7 +249,7 @@ def _results(files: _Files) -> Iterator[str]:
 
 def _training(files: _Files, output: Path) -> Iterator[str]:
     if files.state is None:
-        yield html_page.missing(f"No curves: {STATE_FILE} is missing in {files.run} and its checkpoints.")
+        yield html_page.missing(f"No curves: {STATE_FILE} is missing in {files.run} and its newest checkpoint.")
     else:
         yield from _curves(files.state, output)
         rows = [
@@ -259,16 +257,17 @@ def _training(files: _Files, output: Path) -> Iterator[str]:
         ]
         yield html_page.table("What Trainer recorded.", ["", "Value"], rows)
     if files.config is None:
-        yield html_page.missing(f"No model: {CONFIG_FILE} is missing in {files.run} and its checkpoints.")
+        yield html_page.missing(f"No model: {CONFIG_FILE} is missing in {files.run} and its newest checkpoint.")
     else:
         rows = [[name, _text(files.config[name])] for name in _MODEL_FIELDS if name in files.config]
         table = html_page.table(f"From {CONFIG_FILE}.", ["Setting", "Value"], rows)
         yield html_page.details("The model", table)
-    for name, content in files.recipe.items():
-        rows = [[key, _text(value)] for key, value in _flatten(content)]
-        yield html_page.details(f"The recipe: {name}", html_page.table(f"All of {name}.", ["Setting", "Value"], rows))
-    if not files.recipe:
-        yield html_page.missing(f"No recipe: none of {', '.join(RECIPE_FILES)} is there.")
+    if files.experiment is None:
+        yield html_page.missing(f"No recipe: {EXPERIMENT_FILE} is missing in {files.run}.")
+    else:
+        rows = [[name, _text(value)] for name, value in _flatten(files.experiment)]
+        table = html_page.table(f"All of {EXPERIMENT_FILE}.", ["Setting", "Value"], rows)
+        yield html_page.details("The recipe", table)
 
 
 def _curves(state: Mapping[str, Any], output: Path) -> Iterator[str]:
@@ -452,11 +451,11 @@ def _strip(entry: Mapping[str, str], clip: Mapping[str, str] | None, evaluation:
     if source is None or not source.is_file():
         reason = entry["problem"] if source is None else f"{entry['file']} is missing."
         return f'<figure class="strip">\n{caption}\n<p class="unreadable">{escape(reason)}</p>\n</figure>'
-    target = output / "strips" / source.name
+    target = output / STRIPS_FOLDER / source.name
     if target.resolve() != source.resolve():
         target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
-    file = f"strips/{source.name}"
+    file = f"{STRIPS_FOLDER}/{source.name}"
     alt = f"Sampled frames of the clip {entry['clip_id']} with skeleton and attention."
     return f'<figure class="strip">\n{caption}\n<a href="{escape(file)}">{html_page.image(file, alt)}</a>\n</figure>'
 
@@ -465,7 +464,7 @@ def _origin(files: _Files) -> Iterator[str]:
     if files.metrics is None:
         yield _no_evaluation(files)
         return
-    parts = ("source", "checkpoint", "data", "fusion", "options", "bootstrap", "counts", "versions", "date")
+    parts = ("source", "checkpoint", "data", "late_fusion", "options", "bootstrap", "counts", "versions", "date")
     content = {name: files.metrics[name] for name in parts if name in files.metrics}
     rows = ([name, _text(value)] for name, value in _flatten(content))
     yield html_page.table(f"From {METRICS_FILE}.", ["", "Value"], rows, num_text_columns=2)

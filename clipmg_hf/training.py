@@ -11,6 +11,7 @@ import dataclasses
 import json
 import logging
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
 
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.losses import LOSS_FILE, ClassificationLoss, LossGradientCallback, LossSettings
@@ -41,12 +42,31 @@ logger = logging.getLogger(__name__)
 PARTIAL_PREFIX = "_partial-"
 STATE_FILE = "trainer_state.json"
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "pytorch_model_fsdp*")
+# What a run needs to go on, beside its weights; sharded training writes folders of the optimizer.
+_RESUME_FILES = {"optimizer": "optimizer*", "scheduler": "scheduler.pt", "random numbers": "rng_state*.pth"}
 _CLIP_INDEX = "clip_index"
 _FACTORS = ("pose_encoder_factor", "vision_factor", "lora_factor", "head_factor")
 
 
 class NonFiniteLossError(FloatingPointError):
     """The loss of a batch is NaN or infinite; the message names the batch's clips."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchRecord:
+    """What is kept of a training batch of B clips until its loss is looked at.
+
+    Args:
+        step (`int`): Steps of the optimizer before it.
+        loss (`torch.Tensor` of shape `()`): Its loss, on the device.
+        finite_scores (`torch.Tensor` of shape `(B,)`): Whether all scores of a clip are finite, on the device.
+        indices (`torch.Tensor` of shape `(B,)`, *optional*): Numbers of the clips; `None` for a stream.
+    """
+
+    step: int
+    loss: torch.Tensor
+    finite_scores: torch.Tensor
+    indices: torch.Tensor | None
 
 
 class NumberedClips(Dataset):
@@ -85,6 +105,30 @@ class ViewEpochCallback(TrainerCallback):
             dataset.set_epoch(int(state.epoch or 0))
 
 
+class LossCheckCallback(TrainerCallback):
+    """Look at the losses where the library waits for the device anyway: see [`CLIPMGTrainer.check_losses`].
+
+    Args:
+        trainer ([`CLIPMGTrainer`]): Whose losses they are.
+    """
+
+    def __init__(self, trainer: "CLIPMGTrainer"):
+        self.trainer = trainer
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Before anything is logged, evaluated or saved."""
+        if control.should_log or control.should_evaluate or control.should_save:
+            self.trainer.check_losses()
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Also the last event of a training before its results."""
+        self.trainer.check_losses()
+
+
 class CLIPMGTrainer(Trainer):
     """Trainer of [`CLIPMGForMicroGestureClassification`], in PEFT's wrapper or not; see [`make_trainer`].
 
@@ -118,9 +162,11 @@ class CLIPMGTrainer(Trainer):
         self.sampling_power = sampling_power
         self.freeze_batch_norm = freeze_batch_norm
         self._staging: Path | None = None
-        self._batch_indices: list[int] = []
+        self._batch_indices: torch.Tensor | None = None
+        self._unchecked: list[BatchRecord] = []
         self.add_callback(SamplerEpochCallback())
         self.add_callback(ViewEpochCallback())
+        self.add_callback(LossCheckCallback(self))
         self._make_loss(cast(Any, self.model).config)
 
     def _get_dataloader(self, dataset: Any, *args: Any, **kwargs: Any) -> DataLoader:
@@ -146,8 +192,7 @@ class CLIPMGTrainer(Trainer):
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         prepared = super()._prepare_inputs(inputs)
-        indices = prepared.pop(_CLIP_INDEX, None)
-        self._batch_indices = [] if indices is None else indices.tolist()
+        self._batch_indices = prepared.pop(_CLIP_INDEX, None)
         return prepared
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
@@ -181,11 +226,7 @@ class CLIPMGTrainer(Trainer):
     def compute_loss(  # type: ignore[override]
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
     ) -> Any:
-        """Compute the loss of a batch.
-
-        Raises:
-            NonFiniteLossError: In training, it is NaN or infinite.
-        """
+        """Compute the loss of a batch; in training it is remembered for [`CLIPMGTrainer.check_losses`]."""
         if self.loss_module is not None:
             self.loss_module.train(model.training)
         if model.training and self.freeze_batch_norm:
@@ -193,23 +234,42 @@ class CLIPMGTrainer(Trainer):
                 if isinstance(module, nn.BatchNorm3d):
                     module.eval()
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
-        if model.training and not torch.isfinite(loss).all():
-            raise NonFiniteLossError(self._describe_failure(model, loss, outputs))
+        if model.training:
+            finite_scores = outputs["logits"].detach().isfinite().all(dim=-1)
+            record = BatchRecord(self.state.global_step, loss.detach().mean(), finite_scores, self._batch_indices)
+            self._unchecked.append(record)
         return (loss, outputs) if return_outputs else loss
 
-    def _describe_failure(self, model: nn.Module, loss: torch.Tensor, outputs: Any) -> str:
-        clips = name_clips(self.train_dataset, self._batch_indices) or ["unknown: the data set is a stream"]
-        logits = outputs["logits"].detach().float()
-        bad = (~logits.isfinite().all(dim=-1)).nonzero().flatten().tolist()
-        broken = [name for name, value in model.named_parameters() if not value.isfinite().all()]
+    def check_losses(self) -> None:
+        """Look at the losses of all batches since the last call, and stop at the first that is not finite.
+
+        To look at a loss is to wait for the device. That happens where the library waits as well, before it logs,
+        evaluates or saves, and not in every step: a training that diverges goes on for up to `logging_steps` steps,
+        which are lost with it, and neither a checkpoint nor a result is made of the weights that they spoil.
+
+        Raises:
+            NonFiniteLossError: A loss is NaN or infinite.
+        """
+        records, self._unchecked = self._unchecked, []
+        if not records:
+            return
+        finite = torch.stack([record.loss for record in records]).isfinite().tolist()
+        if not all(finite):
+            raise NonFiniteLossError(self._describe_failure(records[finite.index(False)]))
+
+    def _describe_failure(self, record: BatchRecord) -> str:
+        indices = [] if record.indices is None else record.indices.tolist()
+        clips = name_clips(self.train_dataset, indices) or ["unknown: the data set is a stream"]
+        is_finite = record.finite_scores.tolist()
         lines = [
-            f"The loss is {loss.item()} at step {self.state.global_step} (process {self.args.process_index}).",
+            f"The loss is {record.loss.item()} at step {record.step} (process {self.args.process_index}).",
             f"Clips of the batch: {', '.join(clips)}.",
         ]
-        if 0 < len(bad) < len(clips):
-            lines.append(f"Scores are not finite for: {', '.join(clips[index] for index in bad)}.")
-        if broken:
-            lines.append(f"An earlier step broke weights: {', '.join(broken[:3])}; lower learning_rate.")
+        if not any(is_finite) and len(is_finite) > 1:
+            lines.append("No clip has finite scores: an earlier step broke the weights; lower learning_rate.")
+        elif not all(is_finite) and indices:
+            bad = [clip for clip, finite in zip(clips, is_finite, strict=True) if not finite]
+            lines.append(f"Scores are not finite for: {', '.join(bad)}.")
         return " ".join(lines)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
@@ -227,14 +287,19 @@ class CLIPMGTrainer(Trainer):
         """Train; `resume_from_checkpoint=True` goes on from the newest complete checkpoint.
 
         Raises:
-            ValueError: `True`, and there is no complete checkpoint.
+            ValueError: `True`, and there is no complete checkpoint; or the one that is given is not complete.
             NonFiniteLossError: A loss is NaN or infinite.
         """
         if resume_from_checkpoint is True:
-            checkpoint = latest_checkpoint(self._run_dir)
+            checkpoint = latest_checkpoint(self._run_dir, self.args.save_only_model)
             if checkpoint is None:
                 raise ValueError(f"{self._run_dir} holds no complete checkpoint to resume from.")
             resume_from_checkpoint = str(checkpoint)
+        elif resume_from_checkpoint:
+            problem = find_damage(Path(resume_from_checkpoint), self.args.save_only_model)
+            if problem is not None:
+                raise ValueError(f"{resume_from_checkpoint}: {problem}; expected a complete checkpoint.")
+        self._unchecked = []
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     @property
@@ -265,11 +330,28 @@ class CLIPMGTrainer(Trainer):
             self._staging = None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self._finish_checkpoint_push()
             shutil.rmtree(run_dir / name, ignore_errors=True)
             (staging / name).replace(run_dir / name)
             shutil.rmtree(staging)
             rotate_checkpoints(str(run_dir), self.args.save_total_limit, self.state.best_model_checkpoint)
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(run_dir / name))
         self.accelerator.wait_for_everyone()
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        # While it is written the checkpoint has another name; uploads read it later, in a thread of their own.
+        if self._staging is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_checkpoint_push(self) -> None:
+        """Wait for an upload that reads a checkpoint, before any checkpoint may be removed."""
+        if self.args.push_to_hub and self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            self._finish_current_push()
+
+    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
+        self._finish_checkpoint_push()
+        return super()._finalize_training(*args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save model and processor; files of the same names are replaced once all new ones are written."""
@@ -303,7 +385,7 @@ class CLIPMGTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(staging, ignore_errors=True)
         free = shutil.disk_usage(self._run_dir).free
-        complete = latest_checkpoint(self._run_dir)
+        complete = latest_checkpoint(self._run_dir, self.args.save_only_model)
         error.add_note(
             f"{target} could not be saved ({free:,} bytes are free); nothing of it is left. "
             f"The newest complete checkpoint is {complete or 'none'}."
@@ -331,7 +413,8 @@ def make_trainer(
         train_dataset, eval_dataset (`datasets.Dataset` or `torch.utils.data.Dataset`): Rows as `load_clips` gives
             them, whose training views are random and depend on `args.seed`, epoch and clip alone; or data sets whose
             items are inputs of the model with `labels`.
-        args (`TrainingArguments`): Its `remove_unused_columns` and `label_names` are set to what the model needs.
+        args (`TrainingArguments`): Its `remove_unused_columns` and `label_names` are set to what the model needs, and
+            `logging_nan_inf_filter` is off: it would wait for the device in every step, and hide what stops the run.
         options: Those of [`CLIPMGTrainer`], and `callbacks` or `model_init` of `transformers.Trainer`.
 
     Returns:
@@ -343,6 +426,7 @@ def make_trainer(
         args,
         remove_unused_columns=False,
         label_names=["labels"],
+        logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,
     )
     if isinstance(train_dataset, datasets.Dataset):
@@ -382,15 +466,20 @@ def name_clips(dataset: Any, indices: Sequence[int]) -> list[str]:
     return [ids[index].as_py() for index in indices]
 
 
-def latest_checkpoint(folder: str | PathLike) -> Path | None:
-    """Newest complete checkpoint of a run's folder; incomplete ones are named in a warning and left alone."""
+def latest_checkpoint(folder: str | PathLike, save_only_model: bool = False) -> Path | None:
+    """Newest complete checkpoint of a run's folder; incomplete ones are named in a warning and left alone.
+
+    Args:
+        folder (`str` or `PathLike`): The run's folder.
+        save_only_model (`bool`, defaults to `False`): See [`find_damage`].
+    """
     numbered = {
         int(path.name.rpartition("-")[2]): path
         for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
         if path.name.rpartition("-")[2].isdigit() and path.is_dir()
     }
     for _, path in sorted(numbered.items(), reverse=True):
-        problem = find_damage(path)
+        problem = find_damage(path, save_only_model)
         if problem is None:
             return path
         logger.warning("%s is ignored: %s.", path, problem)
@@ -405,8 +494,14 @@ def end_processes() -> None:
         state.destroy_process_group()
 
 
-def find_damage(checkpoint: Path) -> str | None:
-    """What is missing or truncated in a checkpoint; `None` if it is complete."""
+def find_damage(checkpoint: Path, save_only_model: bool = False) -> str | None:
+    """What is missing or truncated in a checkpoint; `None` if it is complete.
+
+    Args:
+        checkpoint (`Path`): Its folder.
+        save_only_model (`bool`, defaults to `False`): As in `TrainingArguments`: it was saved without the states of
+            optimizer, scheduler and random numbers. A run that resumes with others than it had would change course.
+    """
     try:
         json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -421,11 +516,25 @@ def find_damage(checkpoint: Path) -> str | None:
                     pass
             except (OSError, SafetensorError) as error:
                 return f"{path.name} cannot be read ({error})"
+    return None if save_only_model else _find_damaged_state(checkpoint)
+
+
+def _find_damaged_state(checkpoint: Path) -> str | None:
+    for what, pattern in _RESUME_FILES.items():
+        found = sorted(checkpoint.glob(pattern))
+        if not found:
+            return f"it has no state of {what} ({pattern})"
+        for path in found:
+            # torch writes archives, whose list of contents is at the end.
+            if path.is_file() and not zipfile.is_zipfile(path):
+                return f"{path.name} is cut short"
     return None
 
 
 __all__ = [
+    "BatchRecord",
     "CLIPMGTrainer",
+    "LossCheckCallback",
     "NonFiniteLossError",
     "NumberedClips",
     "ViewEpochCallback",

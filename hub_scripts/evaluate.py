@@ -23,11 +23,10 @@ from rich.markup import escape
 from transformers import HfArgumentParser
 
 from clipmg_hf.console import run as run_command
-from clipmg_hf.data import load_clips
-from clipmg_hf.data.loading import detect_dataset
-from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.data.loading import SPLIT_SETTINGS, detect_dataset, load_named_splits
 from clipmg_hf.evaluation import EvaluationOptions, evaluate_checkpoint
 from clipmg_hf.evaluation_results import (
+    SUBMISSION_FILE,
     class_groups,
     describe_checkpoint,
     measure,
@@ -35,8 +34,8 @@ from clipmg_hf.evaluation_results import (
     print_results,
     write_evaluation,
 )
-from clipmg_hf.experiment import EXPERIMENT_FILE
 from clipmg_hf.inference import load_model
+from clipmg_hf.run_record import EXPERIMENT_FILE
 from clipmg_hf.score_files import write_submission
 
 
@@ -79,24 +78,18 @@ class EvaluateArguments:
     )
 
 
-# Arguments that a training run has under the same names.
-TRAINED_SPLIT = ("protocol", "validation", "split_seed", "fold")
-
-
 def resolve_split(args: EvaluateArguments) -> dict[str, Any]:
     """How to split: as given, else as the run in the model's folder did, so that nothing it trained on is evaluated.
 
     Raises:
         ValueError: What is given differs from how the run split its data.
     """
-    given = {name: getattr(args, name) for name in TRAINED_SPLIT}
+    given = {name: getattr(args, name) for name in SPLIT_SETTINGS}
     record = Path(args.model, EXPERIMENT_FILE)
     if not record.is_file() or detect_dataset(args.data_dir) == "prepared":
         return given
     data = json.loads(record.read_text(encoding="utf-8"))["data"]
-    trained = {name: data.get(name) for name in TRAINED_SPLIT}
-    if trained["protocol"] is None and trained["validation"] is None:
-        trained = dict.fromkeys(TRAINED_SPLIT)
+    trained = {name: data.get(name) for name in SPLIT_SETTINGS}
     for name, value in given.items():
         if value is not None and value != trained[name] and not args.other_split:
             raise ValueError(
@@ -114,23 +107,18 @@ def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any
         ValueError: It is split otherwise than for training.
     """
     how = resolve_split(args)
-    given = {
-        "protocol": how["protocol"],
-        "validation": how["validation"],
-        "seed": how["split_seed"],
-        "fold": how["fold"],
-        "cache_dir": args.data_cache_dir,
-        "num_proc": args.num_proc,
-    }
-    settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    splits = load_clips(args.data_dir, args.dataset_configuration, **settings)
-    if args.split not in splits:
-        raise DatasetFormatError(f"{args.data_dir}: no split {args.split!r}; it has {', '.join(splits)}.")
-    rows = splits[args.split]
+    rows = load_named_splits(
+        args.data_dir,
+        [args.split],
+        args.dataset_configuration,
+        **how,
+        cache_dir=args.data_cache_dir,
+        num_proc=args.num_proc,
+    )[args.split]
     facts = {
         "path": args.data_dir,
         "split": args.split,
-        "settings": {name: settings[name] for name in ("protocol", "validation", "seed", "fold") if name in settings},
+        "settings": {name: value for name, value in how.items() if value is not None},
         "description": rows.info.description.splitlines(),
         "fingerprint": rows._fingerprint,
     }
@@ -162,7 +150,7 @@ def run(args: EvaluateArguments, options: EvaluationOptions, console: Console) -
     output = Path(args.output_dir)
     write_evaluation(output, evaluation, groups, measurement, facts)
     if args.submission is not None:
-        write_submission(evaluation.scores, output / "submission.csv", form=args.submission)
+        write_submission(evaluation.scores, output / SUBMISSION_FILE, form=args.submission)
     if args.num_hardest or args.num_right:
         from clipmg_hf.evaluation_strips import write_strips
 

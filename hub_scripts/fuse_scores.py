@@ -18,6 +18,7 @@ from clipmg_hf.console import run as run_command
 from clipmg_hf.evaluation import Evaluation
 from clipmg_hf.evaluation_results import (
     METRICS_FILE,
+    SUBMISSION_FILE,
     UNKNOWN_GROUP,
     known_groups,
     measure,
@@ -61,13 +62,13 @@ def run(args: FuseArguments, console: Console) -> None:
     groups = find_groups(fused, args.scores)
     measurement = measure(fused, groups, args.bootstrap_samples, args.confidence)
     facts = {
-        "fusion": {"scores": args.scores, "weights": args.weights, "kind": args.kind},
+        "late_fusion": {"scores": args.scores, "weights": args.weights, "kind": args.kind},
         "bootstrap": {"num_samples": args.bootstrap_samples, "confidence": args.confidence, "unit": "video"},
     }
     output = Path(args.output_dir)
     write_evaluation(output, Evaluation(fused), groups, measurement, facts)
     if args.submission is not None:
-        write_submission(fused, output / "submission.csv", form=args.submission)
+        write_submission(fused, output / SUBMISSION_FILE, form=args.submission)
     print_results(console, fused, measurement)
     console.print(f"wrote {escape(str(output))}", soft_wrap=True, highlight=False)
 

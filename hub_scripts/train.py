@@ -6,7 +6,8 @@ Command:  python hub_scripts/train.py hub_scripts/configs/imigue_full.yaml --dat
 Cost:     see the head of each configuration; hub_scripts/configs/synthetic.yaml runs on a laptop.
 Expected: the run's folder holds the model, ready for `clipmg predict --model`, `experiment.json`,
           `trainer_state.json` and `all_results.json`. Run again with `--resume_from_checkpoint last`, a run that was
-          killed goes on with the losses that it would have had. `--help` lists all arguments.
+          killed goes on with the losses that it would have had; arguments that its result depends on may not change
+          (see clipmg_hf/run_record.py). A prepared folder is a DIR like any other. `--help` lists all arguments.
 """
 
 import sys

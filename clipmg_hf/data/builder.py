@@ -150,8 +150,6 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
     def _generate_tables(
         self, rows: list[int], source: DataSource, cache: SkeletonCache
     ) -> Iterator[tuple[int, pa.Table]]:
-        make = {"online": online_table, "emotion": emotion_table}.get(self.config.name, clip_table)
-        schema = self.info.features.arrow_schema
         firsts = np.searchsorted(source.video_indices, np.arange(len(source.videos) + 1))
         tables: list[pa.Table] = []
         for row in rows:
@@ -161,10 +159,27 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             if video["skeleton"] is not None:
                 keypoints = cache.load(video["skeleton"], video["skeleton_kind"]).keypoints
                 keypoints = keypoints if len(keypoints) else None
-            tables.append(make(source, video, clips, keypoints, schema))
+            tables.append(self._make_table(source, video, clips, keypoints))
             if sum(map(len, tables)) >= MIN_ROWS_PER_TABLE or row == rows[-1]:
                 yield row, pa.concat_tables(tables).combine_chunks()
                 tables = []
+
+    def _make_table(
+        self, source: DataSource, video: dict[str, Any], clips: pa.Table, keypoints: np.ndarray | None
+    ) -> pa.Table:
+        """The rows of one video: arguments as in [`clip_table`]."""
+        schema = self.info.features.arrow_schema
+        if self.config.name not in ("online", "emotion"):
+            return clip_table(source, video, clips, keypoints, schema)
+        # Frames that both the video and its skeleton have.
+        num_frames = min(n for n in (video["num_frames"], None if keypoints is None else len(keypoints)) if n)
+        values = {**video, "num_frames": num_frames}
+        values |= {"segments": _segments(source, clips)} if self.config.name == "online" else _whole_clip(values)
+        columns = keypoint_columns(keypoints, [(0, num_frames)], source.keypoint_layout, schema)
+        for name in schema.names:
+            if name not in columns:
+                columns[name] = pa.array([values[name]], schema.field(name).type)
+        return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _log_notes(source: DataSource) -> None:
@@ -240,65 +255,28 @@ def clip_table(
     return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
-def online_table(
-    source: DataSource,
-    video: dict[str, Any],
-    clips: pa.Table,
-    keypoints: np.ndarray | None,
-    schema: pa.Schema,
-) -> pa.Table:
-    """The row of one untrimmed video with its timeline; arguments as in [`clip_table`]."""
+def _segments(source: DataSource, clips: pa.Table) -> list[dict[str, Any]]:
+    """The timeline of an untrimmed video."""
     labels = clips["label"].to_pylist()
     group_of_label = [source.group_names.index(name) for name in source.label_groups] + [HIDDEN_LABEL]
-    segments = [
+    return [
         {"clip_id": clip_id, "start_frame": start, "end_frame": end, "label": label, "group": group_of_label[label]}
         for clip_id, start, end, label in zip(
             *(clips[name].to_pylist() for name in ("clip_id", "start_frame", "end_frame")), labels, strict=True
         )
     ]
-    num_frames = _length(video, keypoints)
-    values = {**video, "num_frames": num_frames, "segments": segments}
-    return _row_of_video(values, keypoints, source.keypoint_layout, schema)
 
 
-def emotion_table(
-    source: DataSource,
-    video: dict[str, Any],
-    clips: pa.Table,
-    keypoints: np.ndarray | None,
-    schema: pa.Schema,
-) -> pa.Table:
-    """The row of one untrimmed video as a single clip, labelled by its emotion; arguments as in [`clip_table`]."""
-    num_frames = _length(video, keypoints)
-    values = {
-        **video,
-        "num_frames": num_frames,
+def _whole_clip(video: dict[str, Any]) -> dict[str, Any]:
+    """An untrimmed video as a single clip, labelled by its emotion."""
+    return {
         "clip_id": video["video_id"],
         "start_frame": 0,
-        "end_frame": num_frames - 1,
+        "end_frame": video["num_frames"] - 1,
         "label": video["emotion"],
         "group": 0,
         "video_start_frame": 0,
     }
-    return _row_of_video(values, keypoints, source.keypoint_layout, schema)
-
-
-def _row_of_video(
-    values: dict[str, Any], keypoints: np.ndarray | None, layout: str | None, schema: pa.Schema
-) -> pa.Table:
-    """A table of one row, with the keypoints of the first `num_frames` frames."""
-    num_frames = values["num_frames"]
-    columns = keypoint_columns(keypoints, [(0, num_frames)], layout, schema)
-    for name in schema.names:
-        if name not in columns:
-            columns[name] = pa.array([values[name]], schema.field(name).type)
-    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
-
-
-def _length(video: dict[str, Any], keypoints: np.ndarray | None) -> int:
-    """Frames that both the video and its skeleton have."""
-    lengths = [n for n in (video["num_frames"], None if keypoints is None else len(keypoints)) if n]
-    return min(lengths)
 
 
 def keypoint_columns(
@@ -378,4 +356,4 @@ def load_source(
     return builder.as_dataset()
 
 
-__all__ = ["ClipBuilder", "ClipConfig", "clip_table", "emotion_table", "load_source", "online_table"]
+__all__ = ["ClipBuilder", "ClipConfig", "clip_table", "load_source"]

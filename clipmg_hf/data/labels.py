@@ -1,7 +1,13 @@
-"""Classes and body-part groups of the data sets; a group is the part or parts of the body that a class concerns."""
+"""Classes and body-part groups of the data sets; a group is the part or parts of the body that a class concerns.
 
+[`check_labels`] compares the classes of data with those of a checkpoint.
+"""
+
+from collections.abc import Sequence
 from itertools import chain, repeat
 
+from clipmg_hf.data.discovery import shorten
+from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.modeling import IMIGUE_LABELS
 
 
@@ -47,6 +53,34 @@ assert len(IMIGUE_GROUPS) == len(IMIGUE_LABELS)
 assert len(SMG_GROUPS) == len(SMG_LABELS)
 
 
+def check_labels(data_names: Sequence[str], checkpoint_names: Sequence[str], checkpoint: str) -> None:
+    """Compare the classes of data and of a checkpoint, and their order.
+
+    Args:
+        data_names, checkpoint_names (`Sequence[str]`): Names of the classes.
+        checkpoint (`str`): What the message calls it.
+
+    Raises:
+        DatasetFormatError: They differ; the message names how.
+    """
+    if list(data_names) == list(checkpoint_names):
+        return
+    if sorted(data_names) == sorted(checkpoint_names):
+        pairs = enumerate(zip(checkpoint_names, data_names, strict=True))
+        moved = [f"class {index} is {theirs!r} and {ours!r}" for index, (theirs, ours) in pairs if theirs != ours]
+        raise DatasetFormatError(
+            f"{checkpoint} has the classes of the data in another order: {shorten(moved)}; expected the same order."
+        )
+    only_data, only_checkpoint = (
+        shorten([repr(name) for name in names if name not in others]) or "none"
+        for names, others in ((data_names, checkpoint_names), (checkpoint_names, data_names))
+    )
+    raise DatasetFormatError(
+        f"{checkpoint} has {len(checkpoint_names)} classes, the data {len(data_names)}; only in the data: "
+        f"{only_data}; only in the checkpoint: {only_checkpoint}. Expected the classes that it was trained on."
+    )
+
+
 __all__ = [
     "IMIGUE_GROUPS",
     "IMIGUE_GROUP_NAMES",
@@ -55,4 +89,5 @@ __all__ = [
     "SMG_GROUPS",
     "SMG_GROUP_NAMES",
     "SMG_LABELS",
+    "check_labels",
 ]

@@ -1,7 +1,7 @@
 """Any data set from its folder: which one it is, is told by its files."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ LOADERS: dict[str, Callable[..., datasets.DatasetDict]] = {
     "smg": load_smg,
     "ma52": load_ma52,
 }
-
-
+# What [`load_named_splits`] is told about splitting; the arguments of training and of evaluation have the same names.
+SPLIT_SETTINGS = ("protocol", "validation", "split_seed", "fold")
 # Files that only one data set has, by their names.
 _MARKS = {
     "imigue": r"\d{4}_(label|light_hand)\.csv|\d{4}_openpose\.xlsx|labels_\d{8}\.csv",
@@ -116,4 +116,40 @@ def load_clips(path: str | PathLike, name: str = "classification", **options: An
     return load_prepared(path, cache_dir=options.get("cache_dir"))
 
 
-__all__ = ["FINDERS", "LOADERS", "detect_dataset", "find_source", "load_clips"]
+def load_named_splits(
+    path: str | PathLike,
+    splits: Sequence[str],
+    name: str = "classification",
+    *,
+    protocol: str | None = None,
+    validation: float | None = None,
+    split_seed: int | None = None,
+    fold: int | None = None,
+    **options: Any,
+) -> dict[str, datasets.Dataset]:
+    """Load splits as training and evaluation are told to: what is `None` is left to the data set.
+
+    Args:
+        path, name: As for [`load_clips`].
+        splits (`Sequence[str]`): Names of the splits.
+        protocol, validation, split_seed, fold: How to split. Where nothing is drawn, there is no seed.
+        options: Others of [`load_clips`].
+
+    Raises:
+        DatasetFormatError: There is no such split, or as [`load_clips`].
+        ValueError: As [`load_clips`].
+    """
+    options |= {"protocol": protocol, "validation": validation, "fold": fold}
+    if protocol is not None or validation is not None:
+        options["seed"] = split_seed
+    rows = load_clips(path, name, **{key: value for key, value in options.items() if value is not None})
+    for split in splits:
+        if split not in rows:
+            raise DatasetFormatError(
+                f"{path} has no split {split!r}; it has {', '.join(rows)}. Expected one of these, --validation 0.2 to "
+                "carve one out of the training subjects, or training without one (--eval_strategy no)."
+            )
+    return {split: rows[split] for split in splits}
+
+
+__all__ = ["FINDERS", "LOADERS", "SPLIT_SETTINGS", "detect_dataset", "find_source", "load_clips", "load_named_splits"]

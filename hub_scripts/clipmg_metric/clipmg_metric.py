@@ -14,12 +14,23 @@ import datasets
 import evaluate
 import numpy as np
 
-from .metrics_clipmg import PREDICTION_METRICS, bootstrap_intervals, classification_metrics
+from .metrics_clipmg import (
+    PREDICTION_METRICS,
+    bootstrap_intervals,
+    calibration,
+    classification_metrics,
+    confusion_matrix,
+    f1_mean,
+    log_softmax,
+    per_class_table,
+    per_group_table,
+)
 
 
 DESCRIPTION = """
-Top-1 and top-5 accuracy, mean class accuracy, macro and weighted F1, negative log-likelihood and accuracy by body part
-of micro-gesture classification, with bootstrap intervals over videos.
+Top-1 and top-5 accuracy, mean class accuracy, macro and weighted F1, negative log-likelihood, calibration error,
+accuracy by body part and MA-52's F1_mean of micro-gesture classification, with bootstrap intervals over videos, tables
+of classes and groups, and the confusion matrix.
 """
 
 INPUTS_DESCRIPTION = """
@@ -28,12 +39,15 @@ Args:
     references: True class of each clip.
     video_ids (optional): Video of each clip; adds the intervals. An input of `add` and `add_batch` in the
         configuration "videos", which is also the one for several processes; else give it to `compute`.
-    groups (list of str, optional): Body-part group of each class; adds group_accuracy.
+    groups (list of str, optional): Body-part group of each class; adds group_accuracy and f1_mean.
+    tables (bool, defaults to False): Adds per_class, confusion_matrix, with groups per_group, and of scores
+        reliability.
+    class_names (list of str, optional): For the tables; else the classes' numbers.
     num_samples, confidence, seed (defaults to 1000, 0.95, 0): Of the intervals.
 
 Returns:
-    dict: top1, top5, mean_class_accuracy, macro_f1, weighted_f1 and nll, without top5 and nll if classes are given;
-    with video_ids also the bounds of each, such as top1_low and top1_high.
+    dict: top1, top5, mean_class_accuracy, macro_f1, weighted_f1, nll, ece and mce, without top5, nll, ece and mce if
+    classes are given; with video_ids also the bounds of each but the last two, such as top1_low and top1_high.
 """
 
 
@@ -60,8 +74,10 @@ class ClipMGMetric(evaluate.Metric):
         references: Sequence[int],
         video_ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
+        tables: bool = False,
+        class_names: Sequence[str] | None = None,
         **sampling: Any,
-    ) -> dict[str, float]:
+    ) -> dict[str, Any]:
         labels = np.asarray(references)
         lengths = {np.size(row) for row in predictions}
         if len(lengths) > 1:
@@ -71,14 +87,47 @@ class ClipMGMetric(evaluate.Metric):
         scores = np.asarray(predictions)
         has_scores = scores.ndim == 2
         if not has_scores:
-            scores = score_classes(scores, labels, None if groups is None else len(groups))
+            all_classes = class_names if groups is None else groups
+            scores = score_classes(scores, labels, None if all_classes is None else len(all_classes))
         metrics = classification_metrics(scores, labels, groups)
         metrics = {name: value for name, value in metrics.items() if has_scores or name in PREDICTION_METRICS}
-        if video_ids is None:
-            return metrics
-        intervals = bootstrap_intervals(scores, labels, list(video_ids), list(metrics), groups=groups, **sampling)
-        bounds = {f"{name}_{end}": intervals[name][end] for name in metrics for end in ("low", "high")}
-        return metrics | bounds
+        results: dict[str, Any] = dict(metrics)
+        if video_ids is not None:
+            intervals = bootstrap_intervals(scores, labels, list(video_ids), list(metrics), groups=groups, **sampling)
+            results |= {f"{name}_{end}": intervals[name][end] for name in metrics for end in ("low", "high")}
+        if groups is not None:
+            results |= f1_mean(labels, scores.argmax(axis=1), groups)
+        bins = None
+        if has_scores:
+            errors = calibration(np.exp(log_softmax(scores)), labels)
+            bins = errors.pop("bins")
+            results |= errors
+        return results | (make_tables(scores, labels, groups, class_names, bins) if tables else {})
+
+
+def make_tables(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    groups: Sequence[str] | None,
+    class_names: Sequence[str] | None,
+    bins: list[dict[str, Any]] | None,
+) -> dict[str, list]:
+    """What is more than a number; without bins, the scores stand for classes and are no probabilities."""
+    num_labels = scores.shape[1]
+    names = [str(label) for label in range(num_labels)] if class_names is None else class_names
+    per_class = per_class_table(scores, labels, names)
+    tables = {
+        "per_class": per_class,
+        "confusion_matrix": confusion_matrix(labels, scores.argmax(axis=1), num_labels).tolist(),
+    }
+    if bins is None:
+        for row in per_class:
+            del row["mean_true_probability"]
+    else:
+        tables["reliability"] = bins
+    if groups is not None:
+        tables["per_group"] = per_group_table(scores, labels, groups)
+    return tables
 
 
 def score_classes(predictions: np.ndarray, labels: np.ndarray, num_labels: int | None) -> np.ndarray:

@@ -8,26 +8,13 @@ import av
 import numpy as np
 import pytest
 import torch
+from tiny_models import TINY
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
 from clipmg_hf.inference import load_model
 
 
-TINY = {
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "pose_base_width": 4,
-    "pose_stage_blocks": (1, 1, 1),
-    "heatmap_size": 16,
-}
+FRAMES = {"num_frames": 8, "pose_frames_per_frame": 4}
 WIDTH, HEIGHT, NUM_FRAMES, RATE = 96, 64, 12, 10
 
 
@@ -36,7 +23,7 @@ def save_checkpoint() -> Callable[..., Path]:
     """Save a tiny random model and its processor to a folder; keywords replace fields of the configuration."""
 
     def save(folder: Path, **values) -> Path:
-        config = CLIPMGConfig(**{**TINY, **values})
+        config = CLIPMGConfig(**{**TINY, **FRAMES, **values})
         torch.manual_seed(0)
         model = CLIPMGForMicroGestureClassification(config)
         # Scores that differ by more than rounding.

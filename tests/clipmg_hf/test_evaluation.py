@@ -13,13 +13,19 @@ from transformers import TrainingArguments
 
 from clipmg_hf import IMIGUE_LABELS, CLIPMGProcessor
 from clipmg_hf.data import ClipDataset, DatasetFormatError, collate_clips
-from clipmg_hf.data.labels import IMIGUE_GROUP_NAMES, IMIGUE_GROUPS, MA52_GROUP_NAMES, MA52_GROUPS, SMG_LABELS
+from clipmg_hf.data.labels import (
+    IMIGUE_GROUP_NAMES,
+    IMIGUE_GROUPS,
+    MA52_GROUP_NAMES,
+    MA52_GROUPS,
+    SMG_LABELS,
+    check_labels,
+)
 from clipmg_hf.data.schema import clip_features
 from clipmg_hf.evaluation import (
     Evaluation,
     EvaluationOptions,
     average_views,
-    check_labels,
     evaluate_checkpoint,
     mirror_batch,
 )
@@ -276,14 +282,15 @@ def test_a_model_that_reads_nothing_of_what_is_left(save_checkpoint, tmp_path, r
 
 
 def test_classes_that_disagree_are_named():
+    check_labels(("a", "b"), ["a", "b"], "run")
     with pytest.raises(
-        DatasetFormatError, match=r"2 classes and the checkpoint 3; .*data: 'x'; .*checkpoint: 'b', 'c'"
+        DatasetFormatError, match=r"run has 3 classes, the data 2; .*data: 'x'; .*checkpoint: 'b', 'c'\. Expected"
     ):
-        check_labels(["a", "x"], ["a", "b", "c"])
-    with pytest.raises(DatasetFormatError, match="another order: class 1 is 'c' and 'b'"):
-        check_labels(["a", "c", "b"], ["a", "b", "c"])
-    with pytest.raises(DatasetFormatError, match=r"and 27 more"):
-        check_labels(SMG_LABELS[:2], IMIGUE_LABELS)
+        check_labels(["a", "x"], ["a", "b", "c"], "run")
+    with pytest.raises(DatasetFormatError, match=r"run has .* another order: class 1 is 'b' and 'c', class 2 is"):
+        check_labels(["a", "c", "b"], ["a", "b", "c"], "run")
+    with pytest.raises(DatasetFormatError, match=r"data: none; .*, and 25 more\."):
+        check_labels(IMIGUE_LABELS[:2], IMIGUE_LABELS, "run")
 
 
 def test_rows_of_another_data_set_are_refused(loaded, rows):
@@ -365,9 +372,7 @@ def test_a_single_video_has_no_intervals():
 def test_the_metric_of_ma52():
     scores = random_scores(names=[f"action {index}" for index in range(52)])
     found = measure(scores, MA52_GROUPS, num_samples=10).f1_mean
-    bodies = np.array([MA52_GROUP_NAMES.index(group) for group in MA52_GROUPS])
-    predictions = scores.logits.argmax(axis=1)
-    assert found == f1_mean(scores.labels, predictions, bodies[scores.labels], bodies[predictions])
+    assert found == f1_mean(scores.labels, scores.logits.argmax(axis=1), MA52_GROUPS)
 
 
 def read_csv(path):
@@ -410,11 +415,18 @@ def test_files_hold_the_numbers(tmp_path, plain):
 def test_hidden_labels_give_scores_alone(tmp_path, loaded, video, points, plain):
     labelled = Evaluation(random_scores())
     write_evaluation(tmp_path, labelled, IMIGUE_GROUPS, measure(labelled.scores, IMIGUE_GROUPS, 10), {})
+    old = {"report.html", "submission.csv", "strips.csv", "gates.png", "strips/v0_0.png"}
+    own = {"notes.txt", "figure.png", "strips_of_mine/v0_0.png"}
+    for name in (*old, *own):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
     hidden = evaluate(loaded, make_rows(video, points, labels=[-1] * NUM_CLIPS))
     np.testing.assert_array_equal(hidden.scores.logits, plain.scores.logits)
     path = write_evaluation(tmp_path, hidden, IMIGUE_GROUPS, measure(hidden.scores, IMIGUE_GROUPS), {})
-    # Nothing of the evaluation before is left.
-    assert {file.name for file in tmp_path.iterdir()} == {"metrics.json", "scores.parquet", "clips.csv"}
+    # Nothing of the evaluation before is left, and nothing else is gone.
+    left = {file.relative_to(tmp_path).as_posix() for file in tmp_path.rglob("*.*")}
+    assert left == {"metrics.json", "scores.parquet", "clips.csv"} | own
+    assert not (tmp_path / "strips").exists()
     assert json.loads(path.read_text(encoding="utf-8"))["metrics"] is None
     assert {row["label"] + row["loss"] for row in read_csv(tmp_path / "clips.csv")} == {""}
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from tiny_models import TINY, VISION, command_line
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification
@@ -24,24 +26,15 @@ from clipmg_hf.experiment import (
     run_experiment,
 )
 from clipmg_hf.inference import load_model
-from clipmg_hf.model_building import check_labels, load_pose_encoder
+from clipmg_hf.model_building import load_pose_encoder
 from clipmg_hf.modeling.pose_encoder_clipmg import POSE_ENCODER_PREFIX
 
 
 CONFIGS = Path(__file__).parents[2] / "hub_scripts" / "configs"
 EXPERIMENTS = sorted(path.stem for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("accelerate"))
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
 # The shape of a run that takes seconds: tiny layers, two steps, one process.
 SMALL = {
-    "num_frames": "2", "pose_frames_per_frame": "2", "hidden_size": "32", "num_attention_heads": "4",
-    "pose_base_width": "4", "pose_stage_blocks": "1 1 1", "heatmap_size": "16", "max_steps": "2",
+    **TINY, "max_steps": "2",
     "per_device_train_batch_size": "4", "per_device_eval_batch_size": "8", "gradient_accumulation_steps": "1",
     "dataloader_num_workers": "0", "dataloader_persistent_workers": "false", "logging_steps": "1", "use_cpu": "true",
     "eval_strategy": "steps", "eval_steps": "2", "save_strategy": "steps", "save_steps": "2", "report_to": "none",
@@ -68,13 +61,7 @@ def folders(tmp_path_factory):
 def parse(folders, output_dir, config=None, data="imigue", **values):
     """Arguments of a small run; values of `None` leave out what would be given."""
     given = {"data_dir": str(folders / data), "data_cache_dir": str(folders / "cache"), "output_dir": str(output_dir)}
-    given |= SMALL | {"vision_config": json.dumps(VISION)} | values
-    words = [] if config is None else [str(config)]
-    for name, value in given.items():
-        if value is not None:
-            is_list = name.startswith("pose_stage") or name == "augmentation_area"
-            words += [f"--{name}", *(value.split() if is_list else [value])]
-    return parse_arguments(words)
+    return parse_arguments(([] if config is None else [str(config)]) + command_line({**given, **SMALL, **values}))
 
 
 def run(folders, output_dir, **values):
@@ -91,7 +78,7 @@ def test_every_configuration_runs(folders, tmp_path, name):
     if "clip_checkpoint" in given:
         values["clip_checkpoint"] = str(folders / "clip")
     elif name == "synthetic":
-        values |= {"num_trainable_vision_layers": "-1", "vision_config": json.dumps(VISION)}
+        values |= {"num_trainable_vision_layers": "-1", "vision_config": VISION}
     _, metrics = run(folders, tmp_path, config=path, data=data, **values)
     assert 0 <= metrics["eval_top1"] <= 1 and "eval_mean_class_accuracy" in metrics
     model, processor = load_model(tmp_path)
@@ -164,6 +151,49 @@ def test_typos_and_wrong_values_are_named(words, message):
 
 
 @pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--feature_views", "2"], "feature_views=2 has no effect without a feature_cache"),
+        (["--feature_precision", "float32"], "feature_precision='float32' has no effect without a feature_cache"),
+        (["--fold", "1"], "fold=1 has no effect without protocol='folds'"),
+        (["--lora_alpha", "8", "--lora_dropout", "0.1"], "lora_alpha=8 .* a lora_rank above 0; lora_dropout=0.1 has"),
+        (["--lora_targets", "q_proj"], "lora_targets='q_proj' has no effect without a lora_rank"),
+        (["--lora_factor", "2"], "lora_factor=2.0 has no effect without a lora_rank"),
+        (["--effective_number_beta", "0.9"], "effective_number_beta=0.9 has no effect without class_weighting="),
+        (["--label_embedding_distance", "mse"], "label_embedding_distance='mse' has no effect without a label_emb"),
+        (["--clip_checkpoint", "c", "--vision_config", "{}"], "vision_config has no effect with a clip_checkpoint"),
+    ],
+)
+def test_options_without_effect_are_named(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_arguments(words)
+    # Where they have one, or ask for nothing, they pass.
+    parse_arguments(["--feature_cache", "f", "--feature_views", "2", "--lora_rank", "2", "--lora_alpha", "8"])
+    parse_arguments(["--feature_views", "0", "--lora_factor", "1", "--protocol", "folds", "--fold", "1"])
+
+
+def test_freezing_the_batch_norms_of_no_pose_encoder_is_refused(folders, tmp_path):
+    with pytest.raises(ValueError, match="freeze_batch_norm=True has no effect: a model with fusion='visual'"):
+        prepare_experiment(parse(folders, tmp_path, fusion="visual", freeze_batch_norm="true"))
+
+
+def test_a_configuration_replaces_values_of_its_base(tmp_path):
+    (tmp_path / "full.yaml").write_text("model:\n  fusion: gated\n  query: pose\nrun:\n  seed: 3\n")
+    (tmp_path / "part").mkdir()
+    part = tmp_path / "part" / "concat.yaml"
+    part.write_text("base: ../full.yaml\nmodel:\n  fusion: concat\n  query: null\n")
+    assert read_config(part) == {"fusion": "concat", "query": None, "seed": 3}
+    arguments = parse_arguments([str(part), "--seed", "4"])
+    assert arguments.config == {"fusion": "concat"} and arguments.training.seed == 4
+    part.with_name("next.yaml").write_text("base: concat.yaml\n")
+    with pytest.raises(ValueError, match=r"next\.yaml has the base .*concat\.yaml, which has a base itself"):
+        read_config(part.with_name("next.yaml"))
+    (tmp_path / "lost.yaml").write_text("base: absent.yaml\n")
+    with pytest.raises(FileNotFoundError, match=r"no configuration .*absent\.yaml"):
+        read_config(tmp_path / "lost.yaml")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("model:\n  fusoin: sum\n", r"config\.yaml: unknown fusoin \(did you mean fusion\?\)"),
@@ -201,15 +231,7 @@ def test_two_stages(folders, tmp_path):
 
 
 def tiny_model(**values):
-    config = {
-        "vision_config": VISION,
-        "num_frames": 2,
-        "pose_frames_per_frame": 2,
-        "hidden_size": 32,
-        "heatmap_size": 16,
-    }
-    config |= {"num_attention_heads": 4, "pose_base_width": 4, "pose_stage_blocks": (1, 1, 1)}
-    return CLIPMGForMicroGestureClassification(CLIPMGConfig(**{**config, **values}))
+    return CLIPMGForMicroGestureClassification(CLIPMGConfig(**{**TINY, **values}))
 
 
 def poseconv3d_weights(model, num_keypoints=22):
@@ -246,6 +268,12 @@ def test_poseconv3d_checkpoints_are_read_without_unpickling(tmp_path, caplog):
     torch.save({"state_dict": weights, "hook": Path("x")}, tmp_path / "objects.pth")
     with pytest.raises(DatasetFormatError, match="as a file of tensors alone"):
         load_pose_encoder(model, str(tmp_path / "objects.pth"))
+    for content in (torch.zeros(3), [torch.zeros(3)], {"state_dict": [1]}, {"weight": 1}, {1: torch.zeros(3)}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(
+            DatasetFormatError, match=r"other\.pth holds a \w+ without named weights; expected tensors"
+        ):
+            load_pose_encoder(model, str(tmp_path / "other.pth"))
     with pytest.raises(FileNotFoundError, match="no pose_checkpoint"):
         load_pose_encoder(model, str(tmp_path / "absent.pth"))
 
@@ -295,7 +323,7 @@ def test_a_run_on_kept_features(folders, tmp_path):
 def test_continuing_from_a_checkpoint(folders, tmp_path):
     run(folders, tmp_path / "first")
     first = str(tmp_path / "first")
-    only = {name: None for name in (*SMALL, "vision_config") if name in CLIPMGConfig.__annotations__}
+    only = dict.fromkeys(TINY)
     experiment = prepare_experiment(
         parse(folders, tmp_path / "second", **only, model_name_or_path=first, hidden_dropout_prob="0.3")
     )
@@ -312,14 +340,6 @@ def test_continuing_from_a_checkpoint(folders, tmp_path):
         prepare_experiment(parse(folders, tmp_path / "third", data="smg", **only, model_name_or_path=first))
 
 
-def test_labels_in_another_order_are_named():
-    check_labels(["a", "b"], ["a", "b"], "here")
-    with pytest.raises(ValueError, match="here has the classes of the data in another order: 0: 'b' and 'a'"):
-        check_labels(["b", "a"], ["a", "b"], "here")
-    with pytest.raises(ValueError, match="only in the data: 'c'; only in the checkpoint: 'b'"):
-        check_labels(["a", "b"], ["a", "c"], "here")
-
-
 def test_missing_splits_streams_and_classes_are_named(folders, tmp_path, caplog):
     with pytest.raises(ValueError, match=r"has no split 'held_out'; it has train, validation.*--validation 0\.2"):
         prepare_experiment(parse(folders, tmp_path, eval_split="held_out"))
@@ -330,12 +350,15 @@ def test_missing_splits_streams_and_classes_are_named(folders, tmp_path, caplog)
         prepare_experiment(parse(folders, tmp_path, data_dir=None))
     with pytest.raises(ValueError, match=r"no keypoints, which a model with fusion='gated' needs.*--fusion visual"):
         prepare_experiment(parse(folders, tmp_path, data="ma52"))
-    with caplog.at_level(logging.WARNING, logger="clipmg_hf.experiment"):
-        prepare_experiment(parse(folders, tmp_path))
-    assert "classes have no training clip" in caplog.text and "'Turtle neck'" in caplog.text
-    for option in ({"balanced_sampling": "1"}, {"class_weighting": "inverse_sqrt"}):
-        with pytest.raises(ValueError, match="need clips of every class"):
-            prepare_experiment(parse(folders, tmp_path, **option))
+    options = {"balanced_sampling": "0.5", "class_weighting": "inverse_sqrt", "logit_adjustment": "1"}
+    for given in ({}, options):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="clipmg_hf.experiment"):
+            prepare_experiment(parse(folders, tmp_path, **given))
+        assert "classes have no training clip" in caplog.text and "'Turtle neck'" in caplog.text
+    # Each formula has an answer for such a class: it trains.
+    _, metrics = run(folders, tmp_path, **options)
+    assert math.isfinite(metrics["train_loss"]) and math.isfinite(metrics["eval_loss"])
 
 
 def test_data_without_rgb_trains_the_pose_encoder_alone(folders, tmp_path):
@@ -370,7 +393,7 @@ def test_a_second_process_that_would_train_alone_is_refused(folders, tmp_path, m
 
 def test_the_processor_gets_what_is_given(folders, tmp_path):
     arguments = parse(
-        folders, tmp_path, augmentation_area="0.3 0.9", augmentation_drop_pose="0.25", crop_padding="0.1"
+        folders, tmp_path, augmentation_area=(0.3, 0.9), augmentation_drop_pose="0.25", crop_padding="0.1"
     )
     processor = build_processor(arguments, CLIPMGConfig())
     assert processor.augmentation_area == (0.3, 0.9) and processor.augmentation_drop_pose == 0.25

@@ -7,6 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from tiny_models import TINY
 from transformers import TrainingArguments, set_seed
 
 import clipmg_hf.feature_cache as feature_cache
@@ -16,25 +17,6 @@ from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 from clipmg_hf.feature_cache import cache_features, check_frozen, feature_key
 from clipmg_hf.training import make_trainer
-
-
-TINY = {
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-    "num_frames": 2,
-    "pose_frames_per_frame": 2,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "pose_base_width": 4,
-    "pose_stage_blocks": (1, 1, 1),
-    "heatmap_size": 16,
-}
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from clipmg_hf.cli import app
 from clipmg_hf.data import DatasetFormatError, describe_folder, load_clips
-from clipmg_hf.data.loading import detect_dataset
+from clipmg_hf.data.loading import detect_dataset, load_named_splits
 from clipmg_hf.data.prepare import PrepareConfig, prepare_dataset
 from clipmg_hf.data.synthetic_layouts import write_layout
 
@@ -39,6 +39,16 @@ def test_each_folder_is_told_described_and_loaded(folders, name):
 def test_prepared_data_has_fixed_splits(folders):
     with pytest.raises(ValueError, match=r"prepared data has fixed clips and splits; expected no protocol"):
         load_clips(folders["prepared"], protocol="folds")
+
+
+def test_splits_by_name(folders):
+    # Training always has a seed; where nothing is drawn, it is no option.
+    rows = load_named_splits(folders["prepared"], ["validation"], split_seed=3)
+    assert {split: len(part) for split, part in rows.items()} == {"validation": 10}
+    with pytest.raises(ValueError, match="expected no seed, validation"):
+        load_named_splits(folders["prepared"], ["validation"], validation=0.5, split_seed=3)
+    with pytest.raises(DatasetFormatError, match=r"has no split 'dev'; it has train, validation, test\. Expected one"):
+        load_named_splits(folders["prepared"], ["train", "dev"])
 
 
 def test_a_folder_of_nothing_says_what_was_expected(tmp_path):

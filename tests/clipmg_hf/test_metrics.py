@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics as reference
 
 from clipmg_hf.metrics import (
@@ -66,21 +67,33 @@ def test_metrics_equal_scikit_learn(case):
     # scikit-learn knows no likelihood of a single class: it is 1.
     nll = reference.log_loss(labels, probabilities, labels=range(num_labels)) if num_labels > 1 else 0
     assert result["nll"] == pytest.approx(nll)
+    # Of equal scores scikit-learn ranks the last classes first.
+    expected = (
+        reference.top_k_accuracy_score(num_labels - 1 - labels, logits[:, ::-1], k=5, labels=range(num_labels))
+        if num_labels > 5
+        else 1
+    )
+    assert result["top5"] == pytest.approx(expected)
     np.testing.assert_array_equal(
         confusion_matrix(labels, predictions, num_labels),
         reference.confusion_matrix(labels, predictions, labels=range(num_labels)),
     )
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_top5_equals_scikit_learn(seed):
-    logits, labels, _ = make_case(seed)
-    expected = reference.top_k_accuracy_score(labels, logits, k=5, labels=range(9))
-    assert classification_metrics(logits, labels)["top5"] == pytest.approx(expected)
+def test_equal_scores_rank_in_the_order_of_the_classes():
+    equal = np.zeros((6, 6))
+    assert [top_k_accuracy(equal, np.arange(6), k) for k in range(1, 7)] == pytest.approx(np.arange(1, 7) / 6)
+    assert top_k_accuracy(np.array([[1.0, 2.0, 1.0, 1.0]] * 4), np.arange(4), 2) == 0.5
 
 
-def test_a_tie_does_not_count_as_a_hit():
-    assert top_k_accuracy(np.zeros((4, 6)), np.arange(4), k=5) == 0.0
+@pytest.mark.parametrize("seed", range(5))
+def test_top1_is_the_top_k_of_one_also_of_rounded_scores(seed):
+    logits, labels, _ = make_case(seed, num_clips=2000)
+    rounded = torch.tensor(logits).bfloat16().float().numpy()
+    assert (rounded == rounded.max(axis=1, keepdims=True)).sum() > len(labels)
+    result = classification_metrics(rounded, labels)
+    assert top_k_accuracy(rounded, labels, 1) == result["top1"] == (rounded.argmax(axis=1) == labels).mean()
+    assert result["top1"] <= result["top5"]
 
 
 def test_metrics_of_a_hand_made_case():
@@ -234,8 +247,8 @@ def test_bad_options_of_bootstrap_are_named(options, message):
 def test_f1_mean_equals_scikit_learn(seed):
     rng = np.random.default_rng(seed)
     actions = rng.integers(0, 9, size=(2, 50))
-    bodies = rng.integers(0, 4, size=(2, 50))
-    result = f1_mean(*actions, *bodies)
+    bodies = np.array(GROUPS)[actions]
+    result = f1_mean(*actions, GROUPS)
     expected = {
         f"{kind}_{average}_f1": reference.f1_score(*arrays, average=average)
         for kind, arrays in (("body", bodies), ("action", actions))
@@ -245,10 +258,12 @@ def test_f1_mean_equals_scikit_learn(seed):
 
 
 def test_f1_mean_refuses_hidden_labels_and_other_shapes():
-    with pytest.raises(ValueError, match="2 of 3 clips have no label"):
-        f1_mean([0, -1, 1], [0, 1, 1], [0, 1, -1], [0, 1, 1])
-    with pytest.raises(ValueError, match="four arrays of the same"):
-        f1_mean([0, 1], [0, 1], [0, 1], [0])
+    with pytest.raises(ValueError, match=r"Labels must lie in 0\.\.1, got -1\.\.1\. 1 of 3 clips have no class"):
+        f1_mean([0, -1, 1], [0, 1, 1], ["a", "b"])
+    with pytest.raises(ValueError, match=r"Predicted classes must lie in 0\.\.1, got 0\.\.2\.$"):
+        f1_mean([0, 1], [0, 2], ["a", "b"])
+    with pytest.raises(ValueError, match=r"of at least one clip, got \(2,\) and \(1,\)"):
+        f1_mean([0, 1], [0], ["a", "b"])
 
 
 @pytest.mark.parametrize(
@@ -257,7 +272,7 @@ def test_f1_mean_refuses_hidden_labels_and_other_shapes():
         (np.zeros((3, 4)), np.zeros(2, int), r"got \(3, 4\) and \(2,\)"),
         (np.zeros((0, 4)), np.zeros(0, int), "at least one clip"),
         (np.zeros((2, 4)), np.array([0, 4]), r"must lie in 0\.\.3, got 0\.\.4\.$"),
-        (np.zeros((2, 4)), np.array([-1, 0]), r"must lie in 0\.\.3, got -1\.\.0\. 1 of 2 clips have no label"),
+        (np.zeros((2, 4)), np.array([-1, 0]), r"must lie in 0\.\.3, got -1\.\.0\. 1 of 2 clips have no class"),
         (np.zeros((2, 4)), np.array([0.0, 1.0]), "Labels are float64; expected integers"),
         (np.array([[np.nan, 1.0], [1.0, 0.0]]), np.array([0, 1]), "Scores of 1 clips are not finite"),
     ],

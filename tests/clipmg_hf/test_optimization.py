@@ -6,6 +6,7 @@ from collections import Counter
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny_models import TINY
 from transformers import Trainer, TrainingArguments
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGModel
@@ -13,27 +14,12 @@ from clipmg_hf.losses import ClassificationLoss, LossSettings
 from clipmg_hf.optimization import PARTS, make_optimizer, parameter_groups, part_of_parameter
 
 
-TINY = {
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "pose_base_width": 4,
-    "pose_stage_blocks": (1, 1, 1),
-    "heatmap_size": 16,
-}
 ADAPTED = r".*vision_model\..*\.(q_proj|v_proj)"
 
 
 def make_model(model_class=CLIPMGForMicroGestureClassification, **values):
     torch.manual_seed(0)
-    return model_class(CLIPMGConfig(**TINY, **values))
+    return model_class(CLIPMGConfig(**{**TINY, **values}))
 
 
 def named_groups(model, **options):

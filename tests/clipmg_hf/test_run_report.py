@@ -10,7 +10,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from clipmg_hf.data import DatasetFormatError
 from clipmg_hf.evaluation import Evaluation
@@ -100,8 +102,8 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "full <b>"
     (folder / "evaluation").mkdir(parents=True)
     write_training(folder)
-    recipe = {"learning_rate": 0.000123, "augment": {"flip": 0.5, "unset": None}, "note": "<u>quoted"}
-    (folder / "training_args.json").write_text(json.dumps(recipe))
+    experiment = {"learning_rate": 0.000123, "augment": {"flip": 0.5, "unset": None}, "note": "<u>quoted"}
+    (folder / "experiment.json").write_text(json.dumps(experiment))
     facts = {"bootstrap": {"confidence": 0.95, "num_samples": 30}, "data": {"description": ["3 of <i>4</i>"]}}
     write_files(folder / "evaluation", make_evaluation(), **facts)
     return folder
@@ -178,11 +180,14 @@ def test_a_run_without_an_evaluation(run, tmp_path):
     assert page.text.count("Not evaluated") == 7 and "No recipe" in page.text
 
 
-def test_the_newest_checkpoint_stands_in_for_the_run(tmp_path):
-    for step, fusion in ((9, "concat"), (100, "sum"), (20, "gated")):
+def test_the_newest_complete_checkpoint_stands_in_for_the_run(tmp_path):
+    for step, fusion in ((9, "concat"), (100, "sum"), (20, "gated"), (300, "visual")):
         (tmp_path / f"checkpoint-{step}").mkdir()
         write_training(tmp_path / f"checkpoint-{step}", fusion=fusion)
+        save_file({"weight": torch.zeros(1)}, tmp_path / f"checkpoint-{step}" / "model.safetensors")
     (tmp_path / "checkpoint-best").mkdir()
+    # Training would not resume from it, either.
+    (tmp_path / "checkpoint-300" / "model.safetensors").write_bytes(b"cut off")
     assert "fusion sum" in Page(write_run_report(tmp_path)).text
 
 

@@ -5,11 +5,17 @@ import json
 import logging
 import resource
 import shutil
+import types
+from concurrent import futures
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
+from tiny_models import NO_DROPOUT, TINY
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset
 from transformers import (
     AutoModelForVideoClassification,
@@ -30,24 +36,6 @@ from clipmg_hf.samplers import ClassBalancedSampler
 from clipmg_hf.training import NonFiniteLossError, find_damage, latest_checkpoint, make_trainer, name_clips
 
 
-TINY = {
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 32,
-        "patch_size": 8,
-    },
-    "num_frames": 2,
-    "pose_frames_per_frame": 2,
-    "hidden_size": 32,
-    "num_attention_heads": 4,
-    "pose_base_width": 4,
-    "pose_stage_blocks": (1, 1, 1),
-    "heatmap_size": 16,
-}
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_dropout": 0.0, "classifier_dropout": 0.0}
 FACTORS = {"pose_encoder_factor": 0.1, "vision_factor": 0.1, "lora_factor": 1.0, "head_factor": 1.0}
 
 
@@ -272,7 +260,7 @@ def test_early_stopping_and_the_best_model_by_mean_class_accuracy(rows, tmp_path
     trainer = trainer_for(
         rows,
         tmp_path,
-        options={"callbacks": [EarlyStoppingCallback(2)]},
+        options={"callbacks": [EarlyStoppingCallback(2)], "freeze_batch_norm": True},
         # Nothing is learned, so no evaluation after the first is better.
         learning_rate=1e-12,
         num_train_epochs=20,
@@ -294,6 +282,25 @@ def test_early_stopping_and_the_best_model_by_mean_class_accuracy(rows, tmp_path
         assert torch.equal(trainer.model.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("step", [4, 6])
+def test_a_resumed_run_stops_early_where_the_whole_one_does(rows, tmp_path, step):
+    values = {
+        "learning_rate": 1e-12, "num_train_epochs": 20, "eval_strategy": "epoch", "save_strategy": "epoch",
+        "load_best_model_at_end": True, "metric_for_best_model": "eval_mean_class_accuracy",
+        "greater_is_better": True,
+    }  # fmt: skip
+
+    def options():
+        return {"callbacks": [EarlyStoppingCallback(3)], "freeze_batch_norm": True}
+
+    whole = trainer_for(rows, tmp_path, options=options(), **values)
+    whole.train()
+    assert whole.state.global_step == 8
+    resumed = trainer_for(rows, tmp_path, options=options(), **values)
+    resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{step}"))
+    assert resumed.state.global_step == 8
+
+
 def test_a_loss_that_is_not_a_number_names_the_clips(rows, tmp_path):
     trainer = trainer_for(rows, tmp_path, max_steps=4)
     trainer.train_dataset = ItemsWithNaN(trainer.train_dataset, bad=7)
@@ -303,15 +310,65 @@ def test_a_loss_that_is_not_a_number_names_the_clips(rows, tmp_path):
     bad = rows["train"]["clip_id"][7]
     assert "nan" in message and message.count(bad) == 2 and f"not finite for: {bad}" in message
     assert sum(clip_id in message for clip_id in rows["train"]["clip_id"]) == 5
-    assert "broke weights" not in message
+    assert "broke the weights" not in message
 
 
-def test_weights_that_broke_earlier_are_named(rows, tmp_path):
+def test_weights_that_broke_earlier_are_told_from_a_bad_clip(rows, tmp_path):
     trainer = trainer_for(rows, tmp_path, max_steps=4)
     with torch.no_grad():
         trainer.model.classifier.bias[0] = float("inf")
-    with pytest.raises(NonFiniteLossError, match=r"broke weights: classifier\.bias"):
+    with pytest.raises(NonFiniteLossError, match=r"at step 0 .*No clip has finite scores: an earlier step broke"):
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"logging_steps": 3, "save_strategy": "no"},
+        {"logging_strategy": "no", "save_steps": 3},
+        {"logging_strategy": "no", "save_strategy": "no", "eval_strategy": "steps", "eval_steps": 3},
+        {"logging_strategy": "no", "save_strategy": "no"},
+    ],
+)
+def test_losses_are_looked_at_before_anything_is_made_of_them(rows, tmp_path, values):
+    """The batch that was bad is named, however many steps later; nothing is saved of the weights that it spoiled."""
+    trainer = trainer_for(rows, tmp_path, **{**values, "per_device_train_batch_size": 2, "max_steps": 5})
+    bad = list(trainer._get_train_sampler())[2]
+    trainer.train_dataset = ItemsWithNaN(trainer.train_dataset, bad)
+    with pytest.raises(NonFiniteLossError, match=r"at step 1 .*not finite for: ") as caught:
+        trainer.train()
+    assert rows["train"]["clip_id"][bad] in str(caught.value)
+    assert not list(tmp_path.glob("checkpoint-*")) and not trainer.state.log_history
+
+
+class CountReads(TorchDispatchMode):
+    """Counts how often a number of a tensor is read, for which a device has to be waited for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_its_loss(rows, tmp_path, monkeypatch):
+    trainer = trainer_for(rows, tmp_path, max_steps=4, save_strategy="no", logging_strategy="no")
+    counts = []
+    compute_loss = trainer.compute_loss
+
+    def count_reads(*args, **kwargs):
+        with CountReads() as mode:
+            loss = compute_loss(*args, **kwargs)
+        counts.append(mode.count)
+        return loss
+
+    monkeypatch.setattr(trainer, "compute_loss", count_reads)
+    checked = []
+    monkeypatch.setattr(type(trainer), "check_losses", lambda self: checked.append(self.state.global_step))
+    trainer.train()
+    assert counts == [0, 0, 0, 0] and checked == [2, 4]
+    # The library's own look at each loss is off, too.
+    assert trainer.args.logging_nan_inf_filter is False
 
 
 def test_clips_of_other_data_sets_are_numbered(rows, tmp_path):
@@ -395,12 +452,80 @@ def test_incomplete_checkpoints_are_ignored(rows, tmp_path, caplog):
     with caplog.at_level(logging.WARNING, logger="clipmg_hf.training"):
         assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
     assert all(f"checkpoint-{number} is ignored" in caplog.text for number in (2, 3, 4))
-    assert find_damage(tmp_path / "checkpoint-1") is None
+    first = tmp_path / "checkpoint-1"
+    assert find_damage(first) is None
+    states = {"optimizer.pt": "optimizer", "scheduler.pt": "scheduler", "rng_state.pth": "random numbers"}
+    for name, what in states.items():
+        content = (first / name).read_bytes()
+        (first / name).write_bytes(content[:-100])
+        assert find_damage(first) == f"{name} is cut short"
+        (first / name).unlink()
+        assert find_damage(first).startswith(f"it has no state of {what}")
+        assert find_damage(first, save_only_model=True) is None
+        with pytest.raises(ValueError, match=f"checkpoint-1: it has no state of {what}"):
+            trainer_for(rows, tmp_path).train(resume_from_checkpoint=str(first))
+        (first / name).write_bytes(content)
     resumed = trainer_for(rows, tmp_path, save_strategy="no")
     resumed.train(resume_from_checkpoint=True)
     assert len(losses(resumed)) == 4
     with pytest.raises(ValueError, match="no complete checkpoint"):
         trainer_for(rows, tmp_path / "empty").train(resume_from_checkpoint=True)
+
+
+def test_a_run_that_saves_models_alone_goes_on_from_them(rows, tmp_path):
+    trainer_for(rows, tmp_path, save_only_model=True).train()
+    resumed = trainer_for(rows, tmp_path, save_only_model=True, num_train_epochs=3)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 6
+    assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path, save_only_model=True) is not None
+
+
+class SlowUploads:
+    """Stands in for the Hub's client: an upload reads its folder when it is waited for, as a slow one would."""
+
+    def __init__(self):
+        self.uploads = []
+        self.seen = {}
+
+    def create_repo(self, name, **kwargs):
+        return types.SimpleNamespace(repo_id=f"somebody/{name}")
+
+    def upload_folder(self, folder_path, path_in_repo=None, run_as_future=False, **kwargs):
+        if path_in_repo is None:
+            return futures.Future() if not run_as_future else self._done()
+        future = futures.Future()
+        self.uploads.append((future, Path(folder_path)))
+        return future
+
+    def _done(self):
+        future = futures.Future()
+        future.set_result(None)
+        return future
+
+    def finish(self):
+        for future, folder in self.uploads:
+            if not future.done():
+                self.seen[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+                future.set_result(None)
+
+
+@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
+def test_checkpoints_are_uploaded_under_their_name_and_while_they_are_there(rows, tmp_path, monkeypatch, strategy):
+    hub = SlowUploads()
+    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
+    values = {"save_steps": 1, "save_total_limit": 1, "push_to_hub": True, "hub_strategy": strategy}
+    trainer = trainer_for(rows, tmp_path, **values, hub_always_push=True)
+    finish = trainer._finish_current_push
+
+    def finish_uploads():
+        hub.finish()
+        finish()
+
+    monkeypatch.setattr(trainer, "_finish_current_push", finish_uploads)
+    trainer.train()
+    assert list(hub.seen) == [tmp_path / f"checkpoint-{step}" for step in (1, 2, 3, 4)]
+    assert all(names is not None and "optimizer.pt" in names for names in hub.seen.values())
+    assert {path.name for path in tmp_path.glob("*checkpoint*")} == {"checkpoint-4"}
 
 
 def test_tensorboard_receives_the_losses(rows, tmp_path):

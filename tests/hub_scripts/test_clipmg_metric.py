@@ -12,8 +12,11 @@ import pytest
 import yaml
 
 import clipmg_hf.metrics
+from clipmg_hf.data.labels import MA52_GROUPS
+from clipmg_hf.evaluation_results import measure
 from clipmg_hf.metric_space import FILES, FORMULAS_COPY, METRIC_NAME, write_metric_space
-from clipmg_hf.metrics import bootstrap_intervals, classification_metrics
+from clipmg_hf.metrics import bootstrap_intervals, calibration, classification_metrics, f1_mean, log_softmax
+from clipmg_hf.score_files import Scores
 
 
 GROUPS = ["head", "head", "hand", "body", "hand", "body"]
@@ -46,6 +49,13 @@ arrays = {"predictions": np.array(scores, np.float32), "references": np.array(la
 results["groups"] = metric.compute(**arrays, groups=groups)
 results["videos"] = metric.compute(predictions=scores, references=labels, video_ids=videos, groups=groups, **sampling)
 results["classes"] = metric.compute(predictions=classes, references=labels, groups=groups)
+arguments = {"groups": case["ma52_groups"], "class_names": case["ma52_names"], "tables": True}
+inputs = {"predictions": case["ma52_scores"], "references": labels, "video_ids": videos}
+results["MA-52"] = metric.compute(**inputs, **arguments, **sampling)
+arguments["predictions"] = np.argmax(case["ma52_scores"], axis=1)
+results["classes of MA-52"] = metric.compute(references=labels, **arguments)
+del arguments["groups"]
+results["names alone"] = metric.compute(references=labels, **arguments)
 results["classes and videos"] = metric.compute(predictions=classes, references=labels, video_ids=videos, **sampling)
 metric.add(prediction=scores[0], reference=labels[0])
 for start in range(1, len(labels), 7):
@@ -79,7 +89,11 @@ def case() -> dict:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, size=45)
     scores = rng.normal(size=(45, 6)).astype(np.float32) + 2 * np.eye(6, dtype=np.float32)[labels]
+    ma52_scores = 2 * rng.normal(size=(45, 52)) + 5 * np.eye(52)[labels]
     return {
+        "ma52_scores": ma52_scores.astype(np.float32).tolist(),
+        "ma52_groups": list(MA52_GROUPS),
+        "ma52_names": [f"action {label}" for label in range(52)],
         "scores": scores.tolist(),
         "classes": scores.argmax(axis=1).tolist(),
         "labels": labels.tolist(),
@@ -110,30 +124,70 @@ def with_bounds(values: dict, intervals: dict) -> dict:
     return {**values, **bounds}
 
 
+def calibration_errors(scores: np.ndarray, labels: np.ndarray) -> dict:
+    errors = calibration(np.exp(log_softmax(scores)), labels)
+    return {name: errors[name] for name in ("ece", "mce")}
+
+
 def test_the_metric_equals_the_package(results, case):
     scores, labels, videos = np.array(case["scores"]), np.array(case["labels"]), case["videos"]
     plain = classification_metrics(scores, labels)
     grouped = classification_metrics(scores, labels, GROUPS)
+    errors = calibration_errors(scores, labels)
+    ma52 = f1_mean(labels, np.array(case["classes"]), GROUPS)
     intervals = bootstrap_intervals(scores, labels, videos, groups=GROUPS, **SAMPLING)
     of_classes = {name: value for name, value in grouped.items() if name not in ("top5", "nll")}
     without_groups = {name: value for name, value in of_classes.items() if name != "group_accuracy"}
     expected = {
-        "scores": plain,
-        "groups": grouped,
-        "videos": with_bounds(grouped, intervals),
-        "classes": of_classes,
+        "scores": plain | errors,
+        "groups": grouped | errors | ma52,
+        "videos": with_bounds(grouped, intervals) | errors | ma52,
+        "classes": of_classes | ma52,
         "classes and videos": with_bounds(without_groups, intervals),
-        "batches": plain,
-        "batches of videos": with_bounds(plain, intervals),
+        "batches": plain | errors,
+        "batches of videos": with_bounds(plain, intervals) | errors,
     }
-    found = {name: value for name, value in results[0].items() if name not in ("errors", "two processes")}
-    assert found == {name: pytest.approx(values, abs=1e-12) for name, values in expected.items()}
+    for name, values in expected.items():
+        assert results[0][name] == pytest.approx(values, abs=1e-12), name
+
+
+def test_the_metric_gives_what_an_evaluation_gives(results, case):
+    scores = Scores(
+        clip_ids=[f"clip {index}" for index in range(45)],
+        video_ids=case["videos"],
+        logits=case["ma52_scores"],
+        labels=case["labels"],
+        label_names=case["ma52_names"],
+        checkpoint="run",
+    )
+    expected = measure(scores, MA52_GROUPS, **SAMPLING)
+    found = dict(results[0]["MA-52"])
+    tables = {name: found.pop(name) for name in ("per_class", "per_group", "confusion_matrix", "reliability")}
+    for name, table in (
+        ("per_class", expected.per_class),
+        ("per_group", expected.per_group),
+        ("reliability", expected.calibration["bins"]),
+    ):
+        assert tables[name] == [pytest.approx(row, abs=1e-6) for row in table], name
+    assert tables["confusion_matrix"] == expected.confusion.tolist()
+    values = {name: metric["value"] for name, metric in expected.metrics.items()}
+    errors = {name: expected.calibration[name] for name in ("ece", "mce")}
+    assert found == pytest.approx(with_bounds(values, expected.metrics) | errors | expected.f1_mean, abs=1e-6)
+    of_classes = results[0]["classes of MA-52"]
+    # Classes are no probabilities.
+    assert not {"ece", "nll", "top5", "reliability"} & set(of_classes)
+    assert of_classes["per_group"] == tables["per_group"]
+    assert of_classes["confusion_matrix"] == tables["confusion_matrix"]
+    for row in tables["per_class"]:
+        del row["mean_true_probability"]
+    assert of_classes["per_class"] == results[0]["names alone"]["per_class"] == tables["per_class"]
+    assert of_classes["f1_mean"] == found["f1_mean"] and "f1_mean" not in results[0]["names alone"]
 
 
 def test_bad_input_is_named(results):
     assert results[0]["errors"] == [
         "Clips have [1, 2] scores; expected as many of each clip as there are classes.",
-        "Labels must lie in 0..1, got -1..0. 1 of 2 clips have no label (negative): leave them out.",
+        "Labels must lie in 0..1, got -1..0. 1 of 2 clips have no class (negative): leave them out.",
         "Predicted classes must lie in 0..0, got -1..0.",
         "Predicted classes must lie in 0..1, got 0..2.",
         "video_ids has 1 entries; expected 2.",
@@ -146,7 +200,7 @@ def test_bad_input_is_named(results):
 def test_two_processes_give_the_result_of_one(results, case):
     scores, labels = np.array(case["scores"]), np.array(case["labels"])
     intervals = bootstrap_intervals(scores, labels, case["videos"], **SAMPLING)
-    expected = with_bounds(classification_metrics(scores, labels), intervals)
+    expected = with_bounds(classification_metrics(scores, labels), intervals) | calibration_errors(scores, labels)
     assert results[0]["two processes"] == pytest.approx(expected, abs=1e-12)
     assert results[1] == {"two processes": None}
 

@@ -1,5 +1,6 @@
 """The commands that evaluate a checkpoint and fuse scores, from their arguments to their files."""
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -11,11 +12,13 @@ import pytest
 import torch
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
+from clipmg_hf.arguments import parse_arguments
 from clipmg_hf.data import DatasetFormatError, load_clips
 from clipmg_hf.data.labels import IMIGUE_GROUPS, MA52_GROUPS
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 from clipmg_hf.data.synthetic_layouts import write_layout
 from clipmg_hf.evaluation_results import measure
+from clipmg_hf.experiment import load_splits
 from clipmg_hf.metrics import bootstrap_intervals, f1_mean
 from clipmg_hf.score_files import fuse_scores, read_scores
 
@@ -158,10 +161,7 @@ def test_the_metric_of_ma52_with_its_groups(common, root, tmp_path, monkeypatch,
     run_script("evaluate", monkeypatch, **{**common, "model": model, "data_dir": folder}, **options)
     content = json.loads((tmp_path / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
     scores = read_scores(tmp_path / "evaluation" / "scores.parquet")
-    order = list(dict.fromkeys(MA52_GROUPS))
-    bodies = np.array([order.index(group) for group in MA52_GROUPS])
-    predictions = scores.logits.argmax(axis=1)
-    assert content["f1_mean"] == f1_mean(scores.labels, predictions, bodies[scores.labels], bodies[predictions])
+    assert content["f1_mean"] == f1_mean(scores.labels, scores.logits.argmax(axis=1), MA52_GROUPS)
     assert content["classes"]["groups"] == list(MA52_GROUPS) and "f1 mean (MA-52)" in capsys.readouterr().out
     # The names do not tell the groups; the file beside the scores does.
     fused = {"scores": [tmp_path / "evaluation" / "scores.parquet"], "output_dir": tmp_path / "fused"}
@@ -174,7 +174,7 @@ def test_refusals(common, tmp_path, monkeypatch):
     with pytest.raises(DatasetFormatError, match=r"no split 'dev'; it has train, validation, test"):
         run_script("evaluate", monkeypatch, **common, output_dir=tmp_path, split="dev")
     other = save_model(tmp_path / "other", id2label={0: "nod", 1: "wave"})
-    with pytest.raises(DatasetFormatError, match=r"32 classes and the checkpoint 2; .*checkpoint: 'nod', 'wave'"):
+    with pytest.raises(DatasetFormatError, match=r"other has 2 classes, the data 32; .*checkpoint: 'nod', 'wave'"):
         run_script("evaluate", monkeypatch, **{**common, "model": other}, output_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -191,7 +191,7 @@ def test_fusion_of_runs(common, root, tmp_path, monkeypatch, capsys):
     expected = fuse_scores(files, [2, 1])
     content = json.loads((tmp_path / "fused" / "metrics.json").read_text(encoding="utf-8"))
     assert content["metrics"] == measure(expected, IMIGUE_GROUPS, 30).metrics
-    assert content["fusion"] == {"scores": list(map(str, files)), "weights": [2.0, 1.0], "kind": "probabilities"}
+    assert content["late_fusion"] == {"scores": list(map(str, files)), "weights": [2.0, 1.0], "kind": "probabilities"}
     np.testing.assert_array_equal(read_scores(tmp_path / "fused" / "scores.parquet").logits, expected.logits)
     assert RESULTS | {"submission.csv"} == {path.name for path in (tmp_path / "fused").iterdir()}
     assert "0.6667 x" in capsys.readouterr().out
@@ -213,3 +213,17 @@ def test_the_split_is_the_one_of_the_training_run(pack, tmp_path, monkeypatch):
     assert resolve(protocol="miga", other_split=True)["protocol"] == "miga"
     (tmp_path / "experiment.json").unlink()
     assert set(resolve().values()) == {None}
+
+
+@pytest.mark.parametrize("how", [{}, {"validation": "0.5", "split_seed": "1"}])
+def test_training_and_evaluation_read_the_same_clips(common, tmp_path, monkeypatch, how):
+    evaluate_script = load_script("evaluate", monkeypatch)
+    data = {"data_dir": str(common["data_dir"]), "data_cache_dir": str(common["data_cache_dir"])}
+    given = {"output_dir": str(tmp_path), "eval_strategy": "epoch", "use_cpu": "true", **data, **how}
+    arguments = parse_arguments([f"--{name}={value}" for name, value in given.items()])
+    (tmp_path / "experiment.json").write_text(json.dumps({"data": dataclasses.asdict(arguments.data)}))
+    trained = load_splits(arguments)
+    args = evaluate_script.EvaluateArguments(model=str(tmp_path), output_dir="out", **data)
+    rows, facts = evaluate_script.load_split(args)
+    assert rows["clip_id"] == trained.evaluation["clip_id"] != trained.train["clip_id"]
+    assert {name: str(facts["settings"][name]) for name in how} == how
