@@ -5,11 +5,19 @@ from .keypoint_layouts_clipmg import (
     LAYOUTS,
     KeypointLayout,
     convert_keypoints,
+    describe_conversion,
     get_layout,
     layout_from_count,
     valid_keypoints,
 )
-from .openpose_clipmg import KeypointFileError, OpenPoseSequence, read_openpose, write_openpose
+from .openpose_clipmg import (
+    KeypointFileError,
+    OpenPoseFrames,
+    OpenPoseSequence,
+    read_openpose,
+    read_openpose_frames,
+    write_openpose,
+)
 from .processing_clipmg import CLIPMGClip, CLIPMGProcessor
 from .video_decoding_clipmg import VideoDecodingError, VideoInfo, VideoReader
 from .video_processing_clipmg import CLIPMGVideoProcessor
@@ -22,15 +30,18 @@ __all__ = [
     "CLIPMGVideoProcessor",
     "KeypointFileError",
     "KeypointLayout",
+    "OpenPoseFrames",
     "OpenPoseSequence",
     "SquareCrop",
     "VideoDecodingError",
     "VideoInfo",
     "VideoReader",
     "convert_keypoints",
+    "describe_conversion",
     "get_layout",
     "layout_from_count",
     "read_openpose",
+    "read_openpose_frames",
     "valid_keypoints",
     "write_openpose",
 ]

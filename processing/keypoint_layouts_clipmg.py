@@ -34,8 +34,14 @@ _FACE_MIRROR_SUMS = (
 )
 _FACE_MIRROR = {f"face_{i}": f"face_{total - i}" for points, total in _FACE_MIRROR_SUMS for i in points}
 
-# OpenPose learned both from annotations of COCO, as these midpoints.
-_DERIVED_KEYPOINTS = {"neck": ("left_shoulder", "right_shoulder"), "mid_hip": ("left_hip", "right_hip")}
+# The midpoints of two points. OpenPose learned neck and mid_hip from annotations of COCO as such; point 0 of a hand is
+# its wrist, hence a point of the body.
+_DERIVED_KEYPOINTS = {
+    "neck": ("left_shoulder", "right_shoulder"),
+    "mid_hip": ("left_hip", "right_hip"),
+    "left_hand_0": ("left_wrist", "left_wrist"),
+    "right_hand_0": ("right_wrist", "right_wrist"),
+}
 
 
 def _mirror_name(name: str) -> str:
@@ -155,6 +161,15 @@ _KINECT_25 = (
     "left_hip", "left_knee", "left_ankle", "left_foot", "right_hip", "right_knee", "right_ankle", "right_foot",
     "spine_shoulder", "left_hand_tip", "left_thumb", "right_hand_tip", "right_thumb",
 )
+# MediaPipe's pose landmarks. The corners of the eyes and of the mouth are points of the face; its knuckles and the tip
+# of its foot are learned as such and are no points of another layout.
+_MEDIAPIPE_33 = (
+    "nose", "face_42", "left_eye", "face_45", "face_39", "right_eye", "face_36", "left_ear", "right_ear",
+    "face_54", "face_48", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_little_knuckle", "right_little_knuckle", "left_index_knuckle", "right_index_knuckle",
+    "left_thumb_knuckle", "right_thumb_knuckle", "left_hip", "right_hip", "left_knee", "right_knee",
+    "left_ankle", "right_ankle", "left_heel", "right_heel", "left_foot_tip", "right_foot_tip",
+)
 _FEET_6 = ("left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel")
 # fmt: on
 _UPPER_BODY_12 = _BODY_25[:8] + _BODY_25[15:19]
@@ -196,6 +211,19 @@ _KINECT_25_EDGES = (
     *_chain("spine_base", "left_hip", "left_knee", "left_ankle", "left_foot"),
     *_chain("spine_base", "right_hip", "right_knee", "right_ankle", "right_foot"),
 )
+_MEDIAPIPE_33_EDGES = (
+    *_chain("right_ear", "face_36", "right_eye", "face_39", "nose", "face_42", "left_eye", "face_45", "left_ear"),
+    *_chain("nose", "face_48", "face_54", "nose"),
+    ("left_ear", "left_shoulder"),
+    ("right_ear", "right_shoulder"),
+    *_chain("left_hip", "left_shoulder", "right_shoulder", "right_hip", "left_hip"),
+    *_chain("left_shoulder", "left_elbow", "left_wrist", "left_little_knuckle", "left_index_knuckle", "left_wrist"),
+    *_chain("left_wrist", "left_thumb_knuckle"),
+    *_chain("right_shoulder", "right_elbow", "right_wrist", "right_little_knuckle", "right_index_knuckle"),
+    *_chain("right_index_knuckle", "right_wrist", "right_thumb_knuckle"),
+    *_chain("left_hip", "left_knee", "left_ankle", "left_heel", "left_foot_tip", "left_ankle"),
+    *_chain("right_hip", "right_knee", "right_ankle", "right_heel", "right_foot_tip", "right_ankle"),
+)
 # Jaw, brows, bridge of the nose, nostrils; then the closed rings: eyes, outer lips, inner lips.
 _FACE_RUNS = (range(17), range(17, 22), range(22, 27), range(27, 31), range(31, 36))
 _FACE_RINGS = tuple((*ring, ring[0]) for ring in (range(36, 42), range(42, 48), range(48, 60), range(60, 68)))
@@ -230,6 +258,7 @@ LAYOUTS: dict[str, KeypointLayout] = {
         _layout("imigue-light-35", _BODY_25 + _LEFT_TIPS + _RIGHT_TIPS, _BODY_25_EDGES + _TIP_EDGES),
         _layout("coco-17", _COCO_17, _COCO_17_EDGES),
         _layout("coco-wholebody-133", _COCO_17 + _FEET_6 + _FACE_68 + _LEFT_HAND + _RIGHT_HAND, _WHOLEBODY_EDGES),
+        _layout("mediapipe-33", _MEDIAPIPE_33, _MEDIAPIPE_33_EDGES),
         # As many points as openpose-body25, hence after it: this one is only ever chosen by its name.
         _layout("kinect-25", _KINECT_25, _KINECT_25_EDGES),
     )
@@ -272,6 +301,25 @@ def _midpoint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return midpoint
 
 
+def describe_conversion(source: str | KeypointLayout, target: str | KeypointLayout) -> tuple[str, ...]:
+    """Names of the points of `target` that `source` neither has nor lets derive, in the order of `target`.
+
+    These are the points that `convert_keypoints` reports, or masks with `missing="mask"`.
+
+    Args:
+        source: Layout to convert from, or its name.
+        target: Layout to convert to, or its name.
+
+    Raises:
+        ValueError: Unknown layout.
+    """
+    source = get_layout(source) if isinstance(source, str) else source
+    target = get_layout(target) if isinstance(target, str) else target
+    given = set(source.keypoints)
+    given |= {name for name, parts in _DERIVED_KEYPOINTS.items() if given.issuperset(parts)}
+    return tuple(name for name in target.keypoints if name not in given)
+
+
 def convert_keypoints(
     keypoints: np.ndarray,
     source: str | KeypointLayout,
@@ -281,8 +329,9 @@ def convert_keypoints(
 ) -> np.ndarray:
     """Pick and reorder points by name, from the layout `source` to the layout `target`.
 
-    Two points are derived where the source lacks them: "neck" is the midpoint of the shoulders, "mid_hip" that of the
-    hips. A derived point has the smaller confidence of the two and is missing when either is.
+    Four points are derived where the source lacks them: "neck" is the midpoint of the shoulders, "mid_hip" that of the
+    hips; point 0 of a hand is the wrist of the body. A derived point has the smaller confidence of the two and is
+    missing when either is.
 
     Args:
         keypoints: (..., K_source, 3) x, y and confidence, floating point.
@@ -309,7 +358,7 @@ def convert_keypoints(
         if name in target.keypoints and name not in columns and first in columns and second in columns:
             columns[name] = _midpoint(columns[first], columns[second])
 
-    absent = [name for name in target.keypoints if name not in columns]
+    absent = describe_conversion(source, target)
     if absent and missing == "error":
         raise ValueError(
             f"Layout {target.name!r} has {len(absent)} keypoints that {source.name!r} lacks: "
@@ -319,4 +368,12 @@ def convert_keypoints(
     return np.stack([columns.get(name, nothing) for name in target.keypoints], axis=-2)
 
 
-__all__ = ["LAYOUTS", "KeypointLayout", "convert_keypoints", "get_layout", "layout_from_count", "valid_keypoints"]
+__all__ = [
+    "LAYOUTS",
+    "KeypointLayout",
+    "convert_keypoints",
+    "describe_conversion",
+    "get_layout",
+    "layout_from_count",
+    "valid_keypoints",
+]

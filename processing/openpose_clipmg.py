@@ -52,6 +52,23 @@ class OpenPoseSequence:
     frame_numbers: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class OpenPoseFrames:
+    """Everybody's keypoints in T frames, in ascending order of the frame numbers.
+
+    Args:
+        people: T arrays (P, K, 3) float32, the P people of a frame in the order of its file; P may be 0.
+        person_ids: T arrays (P,) int64, the numbers that OpenPose gave them when it tracked people, else -1.
+        layout: "openpose-137", or "openpose-body25" when nobody in any frame has a face or a hand.
+        frame_numbers: (T,) int64, consecutive, from the file names; the first need not be 0.
+    """
+
+    people: tuple[np.ndarray, ...]
+    person_ids: tuple[np.ndarray, ...]
+    layout: str
+    frame_numbers: np.ndarray
+
+
 def read_openpose(
     source: KeypointFiles, *, person: Literal["largest"] | int = "largest", allow_gaps: bool = False
 ) -> OpenPoseSequence:
@@ -71,21 +88,33 @@ def read_openpose(
     """
     if person != "largest" and (not isinstance(person, int) or person < 0):
         raise ValueError(f"person is {person!r}, expected 'largest' or an index from 0.")
+    frames = read_openpose_frames(source, allow_gaps=allow_gaps)
+    keypoints = np.zeros((len(frames.people), get_layout(frames.layout).num_keypoints, 3), dtype=np.float32)
+    for frame, people in enumerate(frames.people):
+        if person == "largest" and len(people):
+            keypoints[frame] = max(people, key=_box_area)
+        elif person != "largest" and person < len(people):
+            keypoints[frame] = people[person]
+    num_people = np.array([len(people) for people in frames.people], dtype=np.int64)
+    return OpenPoseSequence(keypoints, frames.layout, num_people, frames.frame_numbers)
+
+
+def read_openpose_frames(source: KeypointFiles, *, allow_gaps: bool = False) -> OpenPoseFrames:
+    """Read everybody's keypoints from OpenPose's JSON files; the arguments and errors are those of `read_openpose`."""
     files = _number_files(_list_files(source))
     if not allow_gaps:
         _check_gaps(files)
     frame_numbers = np.arange(min(files), max(files) + 1, dtype=np.int64)
-    frames = {number - frame_numbers[0]: _read_people(path) for number, path in files.items()}
-    body_only = all(len(keypoints) == _FIELDS[_BODY_FIELD] for people in frames.values() for keypoints in people)
+    frames = [_read_people(files[number]) if number in files else [] for number in frame_numbers.tolist()]
+    body_only = all(len(points) == _FIELDS[_BODY_FIELD] for people in frames for points, _ in people)
     layout = get_layout("openpose-body25" if body_only else "openpose-137")
-    keypoints = np.zeros((len(frame_numbers), layout.num_keypoints, 3), dtype=np.float32)
-    num_people = np.zeros_like(frame_numbers)
-    for frame, people in frames.items():
-        num_people[frame] = len(people)
-        candidates = sorted(people, key=_box_area, reverse=True) if person == "largest" else people[person:]
-        if candidates:
-            keypoints[frame, : len(candidates[0])] = candidates[0]
-    return OpenPoseSequence(keypoints, layout.name, num_people, frame_numbers)
+    keypoints = []
+    for people in frames:
+        keypoints.append(np.zeros((len(people), layout.num_keypoints, 3), dtype=np.float32))
+        for row, (points, _) in zip(keypoints[-1], people, strict=True):
+            row[: len(points)] = points
+    person_ids = tuple(np.array([number for _, number in people], dtype=np.int64) for people in frames)
+    return OpenPoseFrames(tuple(keypoints), person_ids, layout.name, frame_numbers)
 
 
 def _list_files(source: KeypointFiles) -> list[Path]:
@@ -129,7 +158,8 @@ def _check_gaps(files: dict[int, Path]) -> None:
         raise KeypointFileError(f"{files[numbers[0]].parent}: {num_missing} frames lack a file, {names}; {expected}.")
 
 
-def _read_people(path: Path) -> list[np.ndarray]:
+def _read_people(path: Path) -> list[tuple[np.ndarray, int]]:
+    """The people of a file: their points, (137, 3) or (25, 3), and their number."""
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -140,8 +170,8 @@ def _read_people(path: Path) -> list[np.ndarray]:
     return [_read_person(person, f"{path}: people[{index}]") for index, person in enumerate(people)]
 
 
-def _read_person(person: Any, where: str) -> np.ndarray:
-    """One entry of "people" -> (137, 3) float32, or (25, 3) without face and hands."""
+def _read_person(person: Any, where: str) -> tuple[np.ndarray, int]:
+    """One entry of "people" -> (137, 3) float32, or (25, 3) without face and hands, and its number or -1."""
     if not isinstance(person, dict):
         raise KeypointFileError(f"{where} is {person!r:.40}, expected an object.")
     parts = []
@@ -150,7 +180,12 @@ def _read_person(person: Any, where: str) -> np.ndarray:
         if values != [] or field == _BODY_FIELD:
             _check_values(values, field, f"{where}.{field}")
         parts.append(np.array(values or [0] * 3 * num_points, dtype=np.float32).reshape(num_points, 3))
-    return np.concatenate(parts) if any(person.get(field) for field in list(_FIELDS)[1:]) else parts[0]
+    points = np.concatenate(parts) if any(person.get(field) for field in list(_FIELDS)[1:]) else parts[0]
+    # Version 1.3 writes a list of one number, version 1.2 nothing; other writers' values are no reason to fail.
+    match person.get("person_id"):
+        case [int(number)] if number >= 0:
+            return points, number
+    return points, -1
 
 
 def _check_values(values: Any, field: str, where: str) -> None:
@@ -215,4 +250,11 @@ def _frame_content(frame: np.ndarray) -> dict[str, Any]:
     return {"version": 1.3, "people": [{"person_id": [-1], **person, **empty_3d}]}
 
 
-__all__ = ["KeypointFileError", "OpenPoseSequence", "read_openpose", "write_openpose"]
+__all__ = [
+    "KeypointFileError",
+    "OpenPoseFrames",
+    "OpenPoseSequence",
+    "read_openpose",
+    "read_openpose_frames",
+    "write_openpose",
+]

@@ -5,6 +5,7 @@ from clipmg_hf.processing.keypoint_layouts_clipmg import (
     LAYOUTS,
     KeypointLayout,
     convert_keypoints,
+    describe_conversion,
     get_layout,
     layout_from_count,
     valid_keypoints,
@@ -22,6 +23,10 @@ IMIGUE_22_IN_LIGHT_35 = [*range(8), *range(15, 19), *range(25, 35)]
 # Points of kinect-25 that no other layout has: elsewhere nothing may be taken for them.
 KINECT_ONLY = {"spine_base", "spine_mid", "kinect_neck", "head", "spine_shoulder"}
 KINECT_ONLY |= {f"{side}_{part}" for side in ("left", "right") for part in ("hand", "foot", "hand_tip", "thumb")}
+# Points of mediapipe-33 that no other layout has.
+MEDIAPIPE_ONLY = {f"{side}_{part}" for side in ("left", "right")
+                  for part in ("little_knuckle", "index_knuckle", "thumb_knuckle", "foot_tip")}  # fmt: skip
+OWN_POINTS = {"kinect-25": KINECT_ONLY, "mediapipe-33": MEDIAPIPE_ONLY}
 BODY_25_FLIP_PAIRS = [(2, 5), (3, 6), (4, 7), (9, 12), (10, 13), (11, 14), (15, 16), (17, 18), (19, 22), (20, 23)]
 BODY_25_FLIP_PAIRS += [(21, 24)]
 FACE_FLIP_PAIRS = [
@@ -76,6 +81,7 @@ def test_the_known_layouts_and_their_sizes():
         "imigue-light-35": 35,
         "coco-17": 17,
         "coco-wholebody-133": 133,
+        "mediapipe-33": 33,
         "kinect-25": 25,
     }
     assert all(layout.name == name for name, layout in LAYOUTS.items())
@@ -96,6 +102,10 @@ def test_the_known_layouts_and_their_sizes():
         ("kinect-25", {8: "right_shoulder", 11: "right_hand", 12: "left_hip", 15: "left_foot", 16: "right_hip"}),
         ("kinect-25", {19: "right_foot", 20: "spine_shoulder", 21: "left_hand_tip", 22: "left_thumb"}),
         ("kinect-25", {23: "right_hand_tip", 24: "right_thumb"}),
+        ("mediapipe-33", {0: "nose", 1: "face_42", 2: "left_eye", 3: "face_45", 4: "face_39", 5: "right_eye"}),
+        ("mediapipe-33", {6: "face_36", 7: "left_ear", 9: "face_54", 10: "face_48", 11: "left_shoulder"}),
+        ("mediapipe-33", {16: "right_wrist", 17: "left_little_knuckle", 20: "right_index_knuckle", 23: "left_hip"}),
+        ("mediapipe-33", {21: "left_thumb_knuckle", 28: "right_ankle", 29: "left_heel", 32: "right_foot_tip"}),
         ("imigue-light-35", {24: "right_heel", 25: "left_hand_4", 29: "left_hand_20", 30: "right_hand_4"}),
     ],
 )
@@ -107,7 +117,7 @@ def test_names_stand_at_their_documented_indices(layout_name, expected):
 
 @all_layouts
 def test_every_name_is_unique_and_belongs_to_the_shared_vocabulary(layout):
-    vocabulary = {*get_layout("openpose-137").keypoints, *(KINECT_ONLY if layout.name == "kinect-25" else ())}
+    vocabulary = {*get_layout("openpose-137").keypoints, *OWN_POINTS.get(layout.name, ())}
     assert len(set(layout.keypoints)) == layout.num_keypoints
     assert set(layout.keypoints) <= vocabulary
 
@@ -180,6 +190,8 @@ def test_the_documented_flip_pairs():
     assert list(get_layout("openpose-137").flip_pairs) == sorted(BODY_25_FLIP_PAIRS + face + hands)
     kinect = [(4 + i, 8 + i) for i in range(4)] + [(12 + i, 16 + i) for i in range(4)] + [(21, 23), (22, 24)]
     assert list(get_layout("kinect-25").flip_pairs) == kinect
+    mediapipe = [(1, 4), (2, 5), (3, 6)] + [(i, i + 1) for i in range(7, 33, 2)]
+    assert list(get_layout("mediapipe-33").flip_pairs) == mediapipe
     coco = [(i, i + 1) for i in range(1, 17, 2)]
     assert list(get_layout("coco-17").flip_pairs) == coco
 
@@ -222,7 +234,7 @@ def test_every_point_but_the_pupils_is_drawn(layout):
 
 
 @pytest.mark.parametrize(
-    "name", ["openpose-body25", "imigue-22", "imigue-36", "imigue-light-35", "coco-17", "kinect-25"]
+    "name", ["openpose-body25", "imigue-22", "imigue-36", "imigue-light-35", "coco-17", "mediapipe-33", "kinect-25"]
 )
 def test_layouts_without_a_full_face_are_one_connected_figure(name):
     layout, reached = get_layout(name), {0}
@@ -266,7 +278,7 @@ def test_conversion_to_the_same_layout_is_a_copy(layout):
 
 @all_layouts
 def test_conversion_commutes_with_the_flip(layout):
-    source = get_layout("kinect-25" if layout.name == "kinect-25" else "openpose-137")
+    source = layout if layout.name in OWN_POINTS else get_layout("openpose-137")
     keypoints = random_keypoints(source.name, 4)
     flipped_first = convert_keypoints(keypoints[:, source.flip_permutation], source, layout)
     flipped_last = convert_keypoints(keypoints, source, layout)[:, layout.flip_permutation]
@@ -328,6 +340,57 @@ def test_kinect_keypoints_give_openpose_the_common_joints_and_derive_neck_and_hi
     assert not converted[:, others].any()
 
 
+def test_the_first_point_of_a_hand_is_the_wrist_where_the_source_has_no_hands():
+    keypoints = random_keypoints("coco-17", 4)
+    source, target = get_layout("coco-17"), get_layout("imigue-36")
+    keypoints[0, source.index("left_wrist")] = 0
+    converted = convert_keypoints(keypoints, source, target, missing="mask")
+    for side in ("left", "right"):
+        wrist = keypoints[:, source.index(f"{side}_wrist")]
+        np.testing.assert_array_equal(converted[:, target.index(f"{side}_hand_0")], wrist)
+    with_hands = random_keypoints("coco-wholebody-133")
+    hand = get_layout("coco-wholebody-133").index("left_hand_0")
+    expected = with_hands[hand]
+    np.testing.assert_array_equal(
+        convert_keypoints(with_hands, "coco-wholebody-133", target)[target.index("left_hand_0")], expected
+    )
+
+
+TIPS = {f"{side}_hand_{point}" for side in ("left", "right") for point in range(4, 21, 4)}
+FACE_12 = {f"face_{point}" for point in (2, 4, 8, 12, 14, 19, 24, 27, 48, 51, 54, 57)}
+TOES = {f"{side}_{part}" for side in ("left", "right") for part in ("big_toe", "small_toe", "heel")}
+HEELS = {"left_heel", "right_heel"}
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "missing"),
+    [
+        ("coco-17", "imigue-22", TIPS),
+        ("coco-17", "imigue-36", TIPS | FACE_12),
+        ("coco-17", "imigue-light-35", TIPS | TOES),
+        ("coco-wholebody-133", "imigue-22", set()),
+        ("coco-wholebody-133", "imigue-36", set()),
+        ("coco-wholebody-133", "imigue-light-35", set()),
+        ("mediapipe-33", "imigue-22", TIPS),
+        ("mediapipe-33", "imigue-36", TIPS | FACE_12 - {"face_48", "face_54"}),
+        ("mediapipe-33", "imigue-light-35", TIPS | TOES - HEELS),
+        ("openpose-body25", "imigue-22", TIPS),
+        ("openpose-137", "imigue-36", set()),
+    ],
+)
+def test_the_points_that_an_estimator_cannot_give(source, target, missing):
+    names = describe_conversion(source, target)
+    assert set(names) == missing and list(names) == [name for name in get_layout(target).keypoints if name in missing]
+    converted = convert_keypoints(random_keypoints(source, 2), get_layout(source), get_layout(target), missing="mask")
+    given = valid_keypoints(converted).all(axis=0)
+    assert names == tuple(name for name, there in zip(get_layout(target).keypoints, given, strict=True) if not there)
+
+
+def test_a_conversion_between_unknown_layouts():
+    with pytest.raises(ValueError, match="Unknown keypoint layout 'coco-18'"):
+        describe_conversion("coco-18", "imigue-22")
+
+
 def test_a_neck_that_the_source_has_is_not_derived():
     keypoints = random_keypoints("openpose-137")
     keypoints[1] = 0
@@ -336,8 +399,8 @@ def test_a_neck_that_the_source_has_is_not_derived():
 
 def test_many_missing_points_are_summarized():
     message = (
-        r"'openpose-137' has 118 keypoints that 'coco-17' lacks: left_big_toe, .*, face_0\.\.face_69 \(70\), "
-        r"left_hand_0\.\.left_hand_20 \(21\), right_hand_0\.\.right_hand_20 \(21\)\. With missing='mask'"
+        r"'openpose-137' has 116 keypoints that 'coco-17' lacks: left_big_toe, .*, face_0\.\.face_69 \(70\), "
+        r"left_hand_1\.\.left_hand_20 \(20\), right_hand_1\.\.right_hand_20 \(20\)\. With missing='mask'"
     )
     with pytest.raises(ValueError, match=message):
         convert_keypoints(random_keypoints("coco-17"), "coco-17", "openpose-137")

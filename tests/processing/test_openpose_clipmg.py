@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from clipmg_hf.processing.keypoint_layouts_clipmg import convert_keypoints, get_layout, valid_keypoints
-from clipmg_hf.processing.openpose_clipmg import KeypointFileError, read_openpose, write_openpose
+from clipmg_hf.processing.openpose_clipmg import KeypointFileError, read_openpose, read_openpose_frames, write_openpose
 
 
 REALDATA = Path(os.environ.get("CLIPMG_REALDATA", Path(__file__).parents[3] / "shared" / "realdata")) / "openpose"
@@ -217,6 +217,27 @@ def test_the_largest_person_is_chosen_in_each_frame(tmp_path):
     np.testing.assert_array_equal(sequence.keypoints[:, 0, 0], [2, 4, 0])
     np.testing.assert_array_equal(sequence.num_people, [3, 2, 0])
     assert not sequence.keypoints[2].any()
+
+
+def test_everybody_is_read_with_their_numbers(tmp_path):
+    write_frame(tmp_path, 3, [make_person(1) | {"person_id": [7]}, make_person(2, body_only=True)])
+    write_frame(tmp_path, 4, [])
+    write_frame(tmp_path, 6, [make_person(3) | {"person_id": [-1]}, make_person(4) | {"person_id": ["b"]}])
+    frames = read_openpose_frames(tmp_path, allow_gaps=True)
+    assert frames.layout == "openpose-137"
+    np.testing.assert_array_equal(frames.frame_numbers, [3, 4, 5, 6])
+    assert [people.shape for people in frames.people] == [(count, 137, 3) for count in (2, 0, 0, 2)]
+    assert all(people.dtype == np.float32 for people in frames.people)
+    assert [numbers.tolist() for numbers in frames.person_ids] == [[7, -1], [], [], [-1, -1]]
+    np.testing.assert_array_equal(frames.people[0][:, 0, 0], [1, 2])
+    assert not frames.people[0][1, 25:].any()
+    with pytest.raises(KeypointFileError, match="1 frames lack a file, 5"):
+        read_openpose_frames(tmp_path)
+    for index in (0, 1):
+        one = read_openpose(tmp_path, person=index, allow_gaps=True)
+        for frame, people in enumerate(frames.people):
+            expected = people[index] if index < len(people) else np.zeros((137, 3))
+            np.testing.assert_array_equal(one.keypoints[frame], expected)
 
 
 def test_missing_points_do_not_widen_the_box(tmp_path):
