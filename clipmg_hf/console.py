@@ -44,7 +44,7 @@ def errors_to_exit() -> Iterator[None]:
         raise SystemExit(1) from None
     except Exception as error:
         cause = _cause_of(error)
-        if not _is_of_the_user(cause):
+        if not is_of_the_user(cause):
             raise
         _exit(f"error: {describe_error(cause)}", 1)
 
@@ -74,7 +74,8 @@ def _cause_of(error: BaseException) -> BaseException:
     return error
 
 
-def _is_of_the_user(error: BaseException) -> bool:
+def is_of_the_user(error: BaseException) -> bool:
+    """Whether what went wrong is input, a place or an installation, and no mistake of ours."""
     # A field of a configuration that contradicts another is no ValueError there; a training that diverges stops with a
     # FloatingPointError.
     from huggingface_hub.errors import StrictDataclassError
@@ -87,4 +88,4 @@ def _exit(message: str, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-__all__ = ["describe_error", "errors_to_exit", "run"]
+__all__ = ["describe_error", "errors_to_exit", "is_of_the_user", "run"]

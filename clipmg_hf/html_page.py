@@ -41,13 +41,13 @@ summary { cursor: pointer; color: #2b6cb0; margin: .4rem 0 .8rem; }
 """
 
 
-def page(title: str, sections: Iterable[str]) -> str:
-    """A whole page; empty sections are left out."""
+def page(title: str, sections: Iterable[str], head: str = "") -> str:
+    """A whole page; empty sections are left out, and `head`, which is HTML, is added to the page's head."""
     body = "\n".join(section for section in sections if section)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{CSS}</style>\n{head}</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

@@ -7,19 +7,17 @@ only when they are complete.
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
-from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 
 from clipmg_hf.files import complete_file
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
 from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoInfo, VideoReader, get_layout, valid_keypoints
 from clipmg_hf.processing.geometry_clipmg import crop_and_resize
+from clipmg_hf.video_writing import write_video
 
 
 try:
@@ -53,7 +51,6 @@ _TILE, _GAP, _MARGIN, _ROW_LABELS, _MAX_COLUMNS = 208, 6, 28, 132, 8
 _SHEET_HEADER, _COLUMN_HEADER = 88, 26
 _MIN_SHEET_WIDTH = 980
 _MIN_VIDEO_WIDTH = 640
-_VIDEO_CLOCK = 90_000  # ticks per second
 PLOT_STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -71,8 +68,10 @@ CURVE_COLORS = ("#2b6cb0", "#dd6b20", "#2f9e80", "#5e4fa2", "#c53030", "#718096"
 _NOT_METRICS = ("loss", "runtime", "per_second", "time")
 
 
-def draw_skeleton(image: np.ndarray, points: np.ndarray, layout: KeypointLayout | str) -> np.ndarray:
-    """Draw one person's skeleton: the person's left orange, right blue, the middle white.
+def draw_skeleton(
+    image: np.ndarray, points: np.ndarray, layout: KeypointLayout | str, color: Color | None = None
+) -> np.ndarray:
+    """Draw one person's skeleton: the person's left orange, right blue, the middle white; or all of it in one colour.
 
     Missing points and the edges that end in them are left out. Opacity follows the confidence, thickness the size of
     the image; hands and face are drawn finer.
@@ -81,6 +80,7 @@ def draw_skeleton(image: np.ndarray, points: np.ndarray, layout: KeypointLayout 
         image: (H, W, 3) uint8.
         points: (K, 3) x, y in pixels of `image` and confidence, 0 where missing; points may lie outside.
         layout: Layout of `points`, or its name.
+        color: Red, green and blue in [0, 255] of the whole skeleton, which tells people apart instead of sides.
 
     Returns:
         (H, W, 3) uint8, a new array.
@@ -100,13 +100,14 @@ def draw_skeleton(image: np.ndarray, points: np.ndarray, layout: KeypointLayout 
     if region is None:
         return image.copy()
     left, top, right, bottom = region
-    factor = 4 if max(right - left, bottom - top) <= 600 else 2
+    # Lines of large skeletons are thick enough to look smooth with less.
+    factor = 4 if max(right - left, bottom - top) <= 300 else 2
     layer = Image.new("RGBA", ((right - left) * factor, (bottom - top) * factor))
     shifted = np.array(points, dtype=np.float64)
     shifted[:, :2] = (points[:, :2] + 0.5 - (left, top)) * factor
     shifted[~valid_keypoints(points)] = 0
-    _paint_skeleton(ImageDraw.Draw(layer), shifted, layout, unit * factor)
-    layer = layer.resize((right - left, bottom - top), Image.Resampling.BOX)
+    _paint_skeleton(ImageDraw.Draw(layer), shifted, layout, unit * factor, color)
+    layer = layer.reduce(factor)
     drawn = image.copy()
     part = Image.fromarray(np.ascontiguousarray(image[top:bottom, left:right]))
     part.paste(layer, mask=layer)
@@ -189,27 +190,8 @@ def write_overlay_video(prediction: ClipPrediction, path: str | PathLike) -> Non
     times = info.timestamps[prediction.start : prediction.end]
     if np.isnan(times).any():
         times = np.arange(prediction.end - prediction.start) / 25
-    rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 25.0
-    with (
-        complete_file(path, ".mp4") as partial,
-        av.open(str(partial), "w", options={"movflags": "faststart"}) as file,
-    ):
-        stream = file.add_stream("libx264", rate=Fraction(rate).limit_denominator(1001), options={"crf": "20"})
-        context = stream.codec_context
-        width, height = _video_size(info)
-        context.width, context.height, context.pix_fmt = width, height + _band_height(width), "yuv420p"
-        context.time_base = Fraction(1, _VIDEO_CLOCK)
-        # Untagged, browsers take large pictures for BT.709 and small ones for BT.601.
-        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
-        for position, picture in enumerate(_overlay_frames(prediction, explanation)):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
-            )
-            frame.pts = round((times[position] - times[0]) * _VIDEO_CLOCK)
-            frame.time_base = context.time_base
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode(None))
+    pictures = zip(times - times[0], _overlay_frames(prediction, explanation), strict=True)
+    write_video(path, pictures, rate=(len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 25.0)
 
 
 def write_overlay_png(prediction: ClipPrediction, path: str | PathLike) -> None:
@@ -388,20 +370,22 @@ def _heat_strength(heat: Any) -> Any:
     return 1 - (1 - heat) ** 2
 
 
-def _paint_skeleton(draw: ImageDraw.ImageDraw, points: np.ndarray, layout: KeypointLayout, unit: float) -> None:
+def _paint_skeleton(
+    draw: ImageDraw.ImageDraw, points: np.ndarray, layout: KeypointLayout, unit: float, color: Color | None
+) -> None:
     """Paint points (K, 3) in pixels of the layer: a dark rim below everything, then edges, then points."""
     is_face = np.array([name.startswith("face_") for name in layout.keypoints])
     is_fine = is_face | np.array(["_hand_" in name for name in layout.keypoints])
     radii = unit * np.where(is_face, 0.2, np.where(is_fine, 0.32, 0.75))
-    colors = [_side_color(name) for name in layout.keypoints]
+    colors = [color or _side_color(name) for name in layout.keypoints]
     opacity = 0.3 + 0.7 * points[:, 2].clip(0, 1)
     rim = 0.18 * unit
     edges = []
     for first, second in layout.edges:
         if points[first, 2] > 0 and points[second, 2] > 0:
-            color = colors[first] if colors[first] != MIDDLE_COLOR else colors[second]
+            side = colors[first] if colors[first] != MIDDLE_COLOR else colors[second]
             width = unit * (0.32 if is_fine[first] or is_fine[second] else 0.7)
-            edges.append((points[first, :2], points[second, :2], color, min(opacity[first], opacity[second]), width))
+            edges.append((points[first, :2], points[second, :2], side, min(opacity[first], opacity[second]), width))
     dots = [
         (points[index, :2], colors[index], opacity[index], radii[index]) for index in np.flatnonzero(points[:, 2] > 0)
     ]
@@ -409,10 +393,10 @@ def _paint_skeleton(draw: ImageDraw.ImageDraw, points: np.ndarray, layout: Keypo
         _paint_line(draw, start, end, width + 2 * rim, (*INK, round(150 * alpha)))
     for center, _, alpha, radius in dots:
         _paint_dot(draw, center, radius + rim, (*INK, round(150 * alpha)))
-    for start, end, color, alpha, width in edges:
-        _paint_line(draw, start, end, width, (*color, round(255 * alpha)))
-    for center, color, alpha, radius in dots:
-        _paint_dot(draw, center, radius, (*color, round(255 * alpha)))
+    for start, end, side, alpha, width in edges:
+        _paint_line(draw, start, end, width, (*side, round(255 * alpha)))
+    for center, side, alpha, radius in dots:
+        _paint_dot(draw, center, radius, (*side, round(255 * alpha)))
 
 
 def _paint_line(

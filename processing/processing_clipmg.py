@@ -241,6 +241,7 @@ class CLIPMGProcessor(ProcessorMixin):
         keypoints: Any = None,
         intervals: Any = None,
         interval_unit: Literal["frames", "seconds"] | None = None,
+        crops: Any = None,
         source_layout: str | None = None,
         missing_keypoints: Literal["error", "mask"] | None = None,
         augment: bool | None = None,
@@ -259,6 +260,8 @@ class CLIPMGProcessor(ProcessorMixin):
                 or is (0, 0). Without videos, a list is a batch.
             intervals: For each clip `(start, end)`, half open, either may be `None`; `None` for the whole video.
             interval_unit (`str`, defaults to `"frames"`): `"frames"` or `"seconds"` since the first frame.
+            crops: For each clip the [`SquareCrop`] of the source frame that both streams are cut to; `None` for the
+                square around the person of the clip. With `augment` a random part of it.
             source_layout (`str`, *optional*): Layout of arrays; by default told from the number of keypoints.
             missing_keypoints (`str`, defaults to `"error"`): `"mask"` fills the points that the source layout lacks.
             augment (`bool`, defaults to `False`): Draw frames inside their segments, crop and mirror at random, and
@@ -284,7 +287,7 @@ class CLIPMGProcessor(ProcessorMixin):
         settings = self._resolve_settings(kwargs)
         unit = _check_choice("interval_unit", interval_unit or "frames", ("frames", "seconds"))
         missing = _check_choice("missing_keypoints", missing_keypoints or "error", ("error", "mask"))
-        clips = _pair_inputs(videos, keypoints, intervals)
+        clips = _pair_inputs(videos, keypoints, intervals, crops)
         generators = _make_generators(seeds, len(clips)) if augment else [None] * len(clips)
         columns: dict[str, list[torch.Tensor]] = {}
         metadata = []
@@ -318,14 +321,33 @@ class CLIPMGProcessor(ProcessorMixin):
         if hasattr(source, "frame_numbers"):
             first_number, source_layout, source = int(source.frame_numbers[0]), source.layout, source.keypoints
         try:
-            points = np.asarray(source.detach().cpu() if isinstance(source, torch.Tensor) else source, np.float64)
-            layout = _check_keypoints(points, source_layout)
-            points = np.where(valid_keypoints(points)[..., None], points, 0.0)
-            points = convert_keypoints(points, layout, self.keypoint_layout, missing=missing)
+            points = self.convert_keypoints(source, source_layout, missing)
         except (TypeError, ValueError) as error:
             problem = str(error).replace("missing='mask'", "missing_keypoints='mask'")
             raise ValueError(f"{name}: {problem}") from error
         return _Keypoints(name, points, first_number)
+
+    def convert_keypoints(
+        self, keypoints: Any, source_layout: str | None = None, missing: Literal["error", "mask"] = "error"
+    ) -> np.ndarray:
+        """Check an array or tensor of keypoints and convert it to the model's layout.
+
+        Args:
+            keypoints: (N, K_source, 3) x, y in pixels of the source frame and confidence.
+            source_layout: Layout of `keypoints`; by default told from their number.
+            missing: As `missing_keypoints` of a call.
+
+        Returns:
+            (N, K, 3) float64, (0, 0, 0) where missing.
+
+        Raises:
+            ValueError: Another shape, values that cannot be pixels, or points that the source layout lacks.
+        """
+        source = keypoints.detach().cpu() if isinstance(keypoints, torch.Tensor) else keypoints
+        points = np.asarray(source, np.float64)
+        layout = _check_keypoints(points, source_layout)
+        points = np.where(valid_keypoints(points)[..., None], points, 0.0)
+        return convert_keypoints(points, layout, self.keypoint_layout, missing=missing)
 
     def _process_clip(
         self,
@@ -345,7 +367,7 @@ class CLIPMGProcessor(ProcessorMixin):
             dropped = self._choose_dropped_stream(clip.video is not None, pose, generator)
             if dropped == "pose":
                 points = pose = None
-            crop = self._choose_crop(points, info.width, info.height, generator)
+            crop = self._choose_crop(clip.crop, points, info.width, info.height, generator)
             has_frames = clip.video is not None and dropped != "video"
             if has_frames:
                 colours = self._choose_colours(generator)
@@ -357,7 +379,7 @@ class CLIPMGProcessor(ProcessorMixin):
         tensors = {
             "pixel_values": pixel_values,
             "frame_mask": torch.full((len(rgb_indices),), has_frames),
-            **self._process_keypoints(pose, crop, len(pose_indices)),
+            **self._process_pose(pose, crop, len(pose_indices)),
         }
         return tensors, CLIPMGClip(
             name=info.name,
@@ -392,10 +414,17 @@ class CLIPMGProcessor(ProcessorMixin):
         return draw_dropped_stream(*probabilities, child_generator(generator, Purpose.STREAMS))
 
     def _choose_crop(
-        self, points: np.ndarray | None, width: int, height: int, generator: np.random.Generator | None
+        self,
+        given: SquareCrop | None,
+        points: np.ndarray | None,
+        width: int,
+        height: int,
+        generator: np.random.Generator | None,
     ) -> SquareCrop:
         """Square around the person if one is known, else around the whole frame; a random part of it in training."""
-        if points is None:
+        if given is not None:
+            crop = given
+        elif points is None:
             crop = full_frame_crop(width, height)
         else:
             if not width:
@@ -423,20 +452,33 @@ class CLIPMGProcessor(ProcessorMixin):
             points = shake_keypoints(points, deviation, child_generator(generator, Purpose.KEYPOINT_NOISE))
         return points
 
-    def _process_keypoints(
+    def _process_pose(
         self, points: np.ndarray | None, crop: SquareCrop, num_pose_frames: int
     ) -> dict[str, torch.Tensor]:
-        """Map source pixels (T_p, K, 3) to the processed frame; a mirrored left wrist is a right wrist."""
-        layout = get_layout(self.keypoint_layout)
-        processed = np.zeros((num_pose_frames, layout.num_keypoints, 3), dtype=np.float32)
-        if points is not None:
-            is_valid = points[..., 2] > 0
-            processed[is_valid, :2] = crop.to_processed(points[is_valid, :2])
-            processed[is_valid, 2] = points[is_valid, 2]
+        """Tensors of the pose stream; all masked without source pixels (T_p, K, 3)."""
+        if points is None:
+            points = np.zeros((num_pose_frames, get_layout(self.keypoint_layout).num_keypoints, 3))
+        processed = self.process_keypoints(points, crop)
+        return {"keypoints": processed, "keypoint_mask": (processed[..., 2] > 0).any(dim=1)}
+
+    def process_keypoints(self, points: np.ndarray, crop: SquareCrop) -> torch.Tensor:
+        """Map keypoints to the processed frame; a mirrored left wrist is a right wrist.
+
+        Args:
+            points: (N, K, 3) x, y in pixels of the source frame and confidence, in the model's layout; (0, 0, 0) where
+                missing.
+            crop: The square that the frames are cut to.
+
+        Returns:
+            float32 (N, K, 3): x, y in [0, 1] of the processed frame where inside it, and confidence.
+        """
+        processed = np.zeros(points.shape, dtype=np.float32)
+        is_valid = points[..., 2] > 0
+        processed[is_valid, :2] = crop.to_processed(points[is_valid, :2])
+        processed[is_valid, 2] = points[is_valid, 2]
         if crop.flipped:
-            processed = processed[:, layout.flip_permutation]
-        mask = (processed[..., 2] > 0).any(axis=1)
-        return {"keypoints": torch.from_numpy(processed), "keypoint_mask": torch.from_numpy(mask)}
+            processed = processed[:, get_layout(self.keypoint_layout).flip_permutation]
+        return torch.from_numpy(processed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -447,12 +489,14 @@ class _ClipInput:
         video: As in [`CLIPMGProcessor`]; `None` for keypoints alone.
         keypoints: As in [`CLIPMGProcessor`]; `None` for a video alone.
         interval: Start and end, `None` for those of the video.
+        crop: The square to cut to; `None` for the processor's choice.
         place: `"[2]"` for the third clip of a batch, `""` for a single clip.
     """
 
     video: Any
     keypoints: Any
     interval: tuple[float | None, float | None]
+    crop: SquareCrop | None
     place: str
 
     @property
@@ -469,8 +513,8 @@ class _ClipInput:
         return UntimedFrames(keypoints.name, len(keypoints.points))
 
 
-def _pair_inputs(videos: Any, keypoints: Any, intervals: Any) -> list[_ClipInput]:
-    """Line up videos, keypoints and intervals clip by clip."""
+def _pair_inputs(videos: Any, keypoints: Any, intervals: Any, crops: Any) -> list[_ClipInput]:
+    """Line up videos, keypoints, intervals and crops clip by clip."""
     if videos is None:
         is_batch = isinstance(keypoints, list | tuple) or getattr(keypoints, "ndim", 0) == 4
         sources: list[Any] = [None] * (len(keypoints) if is_batch else 1)
@@ -479,7 +523,7 @@ def _pair_inputs(videos: Any, keypoints: Any, intervals: Any) -> list[_ClipInput
     if not sources:
         raise ValueError("keypoints: the batch is empty; expected at least one clip.")
     columns = []
-    for name, values, ndim in (("keypoints", keypoints, 4), ("intervals", intervals, 2)):
+    for name, values, ndim in (("keypoints", keypoints, 4), ("intervals", intervals, 2), ("crops", crops, None)):
         if values is None:
             values = [None] * len(sources)
         elif not is_batch:
@@ -493,8 +537,8 @@ def _pair_inputs(videos: Any, keypoints: Any, intervals: Any) -> list[_ClipInput
         columns.append(values)
     places = [f"[{index}]" if is_batch else "" for index in range(len(sources))]
     return [
-        _ClipInput(video, points, _check_interval(interval, place), place)
-        for video, points, interval, place in zip(sources, *columns, places, strict=True)
+        _ClipInput(video, points, _check_interval(interval, place), _check_crop(crop, place), place)
+        for video, points, interval, crop, place in zip(sources, *columns, places, strict=True)
     ]
 
 
@@ -505,6 +549,12 @@ def _check_interval(interval: Any, place: str) -> tuple[float | None, float | No
     if not is_pair or not all(limit is None or isinstance(limit, Real) for limit in interval):
         raise ValueError(f"intervals{place} is {interval!r}; expected (start, end), two numbers or None.")
     return interval[0], interval[1]
+
+
+def _check_crop(crop: Any, place: str) -> SquareCrop | None:
+    if crop is not None and not isinstance(crop, SquareCrop):
+        raise ValueError(f"crops{place} is {crop!r}; expected a SquareCrop or None.")
+    return crop
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> str:

@@ -284,8 +284,20 @@ class VideoReader:
 
         Other reads between two frames are allowed and cost a seek.
         """
-        first, last = self.resolve_interval(start, end, "frames")
-        for index, frame in self._decode(range(first, last)):
+        yield from self.iter_read(range(*self.resolve_interval(start, end, "frames")))
+
+    def iter_read(self, indices: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(index, frame)` as `iter_frames` does, for the indices `(T,)` alone, which increase.
+
+        Only the wanted frames are converted to RGB, one at a time: memory does not depend on how many there are.
+
+        Raises:
+            VideoDecodingError: As in `read`, or the indices do not increase.
+        """
+        wanted = self._check_indices(indices)
+        if (np.diff(wanted) <= 0).any():
+            raise self._error("the indices do not increase; expected ascending ones without repeats")
+        for index, frame in self._decode(wanted.tolist()):
             yield index, np.array(self._to_rgb(frame))
 
     def resolve_interval(
@@ -537,10 +549,7 @@ class VideoReader:
     def _to_rgb(self, frame: VideoFrame) -> np.ndarray:
         """Upright RGB, uint8 `(height, width, 3)`; a view of the converted frame."""
         assert self._reformatter is not None
-        rgb = self._reformatter.reformat(frame, format="rgb24", threads=self._threads)
-        plane = rgb.planes[0]
-        image = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : rgb.width * 3]
-        return np.rot90(image.reshape(rgb.height, rgb.width, 3), round(frame.rotation / 90))
+        return to_upright_rgb(frame, self._reformatter, self._threads)
 
     def _decode(self, frames: Sequence[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield `(index, frame)` for the frame numbers `frames`, which increase."""
@@ -658,6 +667,14 @@ class VideoReader:
         return self._open()
 
 
+def to_upright_rgb(frame: VideoFrame, reformatter: VideoReformatter, num_threads: int = 0) -> np.ndarray:
+    """Convert a decoded frame to upright RGB, uint8 `(height, width, 3)`; a view of the converted frame."""
+    rgb = reformatter.reformat(frame, format="rgb24", threads=num_threads)
+    plane = rgb.planes[0]
+    image = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: rgb.height, : rgb.width * 3]
+    return np.rot90(image.reshape(rgb.height, rgb.width, 3), round(frame.rotation / 90))
+
+
 @contextmanager
 def _bytes_of(source: VideoSource) -> Iterator[BinaryIO | None]:
     """The bytes of a source where they can be seen, else None; the position of a file object is put back."""
@@ -745,4 +762,4 @@ def _are_distinct(values: Sequence[int | None]) -> bool:
     return None not in values and len(set(values)) == len(values)
 
 
-__all__ = ["VideoDecodingError", "VideoInfo", "VideoReader", "VideoSource"]
+__all__ = ["VideoDecodingError", "VideoInfo", "VideoReader", "VideoSource", "to_upright_rgb"]

@@ -3,7 +3,7 @@
 import copy
 import difflib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -126,6 +126,11 @@ class DecodedVideo(UntimedFrames):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 (n, H, W, 3)."""
         return self.frames[indices]
+
+    def iter_read(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(index, frame)` for the indices; frame: uint8 (H, W, 3)."""
+        for index in indices:
+            yield int(index), self.frames[index]
 
 
 def _to_array(frames: Any) -> np.ndarray:

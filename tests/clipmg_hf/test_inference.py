@@ -70,7 +70,7 @@ def test_load_model_from_the_hub_downloads_no_code(checkpoint, monkeypatch):
         asked.update(name=name, **kwargs)
         return str(checkpoint)
 
-    monkeypatch.setattr("clipmg_hf.inference.snapshot_download", download)
+    monkeypatch.setattr("clipmg_hf.inference.checkpoint.snapshot_download", download)
     load_model("someone/clip-mg", device="cpu")
     assert asked == {"name": "someone/clip-mg", "allow_patterns": ["*.json", "*.safetensors"]}
 
@@ -79,7 +79,7 @@ def test_hub_that_cannot_be_reached(monkeypatch):
     def fail(name, **kwargs):
         raise FileNotFoundError("no network\nand more lines")
 
-    monkeypatch.setattr("clipmg_hf.inference.snapshot_download", fail)
+    monkeypatch.setattr("clipmg_hf.inference.checkpoint.snapshot_download", fail)
     with pytest.raises(
         CheckpointError, match=r"someone/clip-mg: no such folder, and not .* Hub \(no network\); expected"
     ):

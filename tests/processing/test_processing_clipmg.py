@@ -28,7 +28,15 @@ from transformers import AutoModelForVideoClassification, AutoProcessor, Trainer
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, CLIPMGVideoProcessor
-from clipmg_hf.processing import convert_keypoints, get_layout, read_openpose, write_openpose
+from clipmg_hf.processing import (
+    SquareCrop,
+    VideoReader,
+    convert_keypoints,
+    get_layout,
+    read_openpose,
+    write_openpose,
+)
+from clipmg_hf.processing.video_processing_clipmg import process_frames
 
 
 SIGNER = "openpose/slp_full137"
@@ -155,6 +163,35 @@ def test_processed_points_map_back_to_source_pixels(processor, path, keypoints):
             expected = expected[:, LAYOUT.flip_permutation]
         visible = expected[..., 2] > 0
         np.testing.assert_allclose(source[visible], expected[visible][:, :2], atol=1e-3)
+
+
+def test_a_given_crop_is_that_of_both_streams(processor, small, path, keypoints):
+    crop = SquareCrop(-10, 5, 120)
+    output = processor(path, keypoints, intervals=(5, 40), crops=crop, return_metadata=True)
+    clip = output["clips"][0]
+    assert clip.crop == crop
+    points = keypoints[clip.pose_frame_indices]
+    visible = points[..., 2] > 0
+    expected = crop.to_processed(points[visible][:, :2])
+    np.testing.assert_allclose(output["keypoints"][0].numpy()[visible][:, :2], expected, atol=1e-6)
+    settings = processor.video_processor.resolve_settings()
+    pixels = process_frames(VideoReader(path).read(clip.frame_indices), crop, settings)
+    torch.testing.assert_close(output["pixel_values"][0], pixels)
+    # One for each clip of a batch; None is the processor's own choice.
+    batch = small([path, path], [keypoints, keypoints], crops=[crop, None], return_metadata=True)
+    own = small(path, keypoints, return_metadata=True)
+    assert [clip.crop for clip in batch["clips"]] == [crop, own["clips"][0].crop]
+    torch.testing.assert_close(batch["pixel_values"][1:], own["pixel_values"])
+    # With augmentation a part of it.
+    part = small(path, keypoints, crops=crop, augment=True, seeds=1, return_metadata=True)["clips"][0].crop
+    assert part.size <= crop.size and part.left >= crop.left and part.top >= crop.top
+
+
+def test_crops_of_another_kind_are_refused(small, path):
+    with pytest.raises(ValueError, match=r"crops is \(0, 0, 10\); expected a SquareCrop or None"):
+        small(path, crops=(0, 0, 10))
+    with pytest.raises(ValueError, match=r"crops has the length 1; expected 2"):
+        small([path, path], crops=[None])
 
 
 def test_metadata_names_the_frames_of_the_whole_video(processor, path, keypoints):

@@ -155,6 +155,13 @@ def test_frames_are_exact(videos, name, num_threads):
         assert indices == tuple(range(7, 33))
         np.testing.assert_array_equal(frames, reference[7:33])
         np.testing.assert_array_equal(np.stack([frame for _, frame in reader.iter_frames()]), reference)
+        indices, frames = zip(*reader.iter_read(np.array([0, 3, 4, 30, NUM_FRAMES - 1])), strict=True)
+        assert indices == (0, 3, 4, 30, NUM_FRAMES - 1)
+        np.testing.assert_array_equal(frames, [reference[index] for index in indices])
+        assert list(reader.iter_read([])) == []
+        for wrong in ([3, 3], [4, 2]):
+            with pytest.raises(VideoDecodingError, match="the indices do not increase"):
+                next(reader.iter_read(wrong))
 
 
 @pytest.mark.parametrize("name", ["gop12.mp4", "h264.avi", "h264.ts", "mpeg2.mpg", "open_gop.mkv", "fragmented.mp4"])

@@ -1,28 +1,19 @@
-"""From a saved checkpoint and a video to scores: load with every check, predict one clip, explain it on request.
+"""From one clip of a video to scores, with what a drawing of them needs on request.
 
 Symbols as in `configuration_clipmg`: T RGB frames, T_p pose frames, K keypoints, D the width of the fused embedding;
 H_p and W_p are the rows and columns of the patches.
 """
 
-import json
 import math
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForVideoClassification, AutoProcessor, BatchFeature
-from transformers.utils import logging
+from transformers import BatchFeature
 
-from clipmg_hf.modeling import CLIPMGClassifierOutput, CLIPMGConfig, CLIPMGForMicroGestureClassification
+from clipmg_hf.modeling import CLIPMGClassifierOutput, CLIPMGForMicroGestureClassification
 from clipmg_hf.processing import (
     CLIPMGClip,
     CLIPMGProcessor,
@@ -37,23 +28,12 @@ from clipmg_hf.processing import (
 from clipmg_hf.processing.video_processing_clipmg import DecodedVideo, open_video
 
 
-CONFIG_FILE = "config.json"
-PROCESSOR_FILE = "processor_config.json"
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
-
-
 class _SourceKeypoints(NamedTuple):
     """Keypoints (N, K, 3) in the layout of their source and their name in messages; both `None` without keypoints."""
 
     points: np.ndarray | None
     layout: KeypointLayout | None
     name: str | None
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be used; the message names the folder, what is wrong and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,39 +129,6 @@ class ClipPrediction:
         }
 
 
-def load_model(
-    path_or_name: str | PathLike,
-    device: str | torch.device | None = None,
-    dtype: torch.dtype | None = None,
-) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
-    """Load a checkpoint for inference, and make sure that its parts belong together.
-
-    A Hub name is first downloaded to the local cache: configuration and safetensors only, no code.
-
-    Args:
-        path_or_name: Folder written by `save_pretrained` of model and processor, or `"owner/name"` on the Hub.
-        device: Where the model goes; by default the first CUDA device, else the CPU.
-        dtype: Type of the weights; by default the one they were saved with.
-
-    Returns:
-        The model in eval mode, and its processor.
-
-    Raises:
-        CheckpointError: The folder is incomplete or its parts disagree; no weight is ever initialised anew.
-        ValueError: The device cannot be used.
-    """
-    device = _resolve_device(device)
-    folder = _resolve_folder(path_or_name)
-    with _quiet_transformers():
-        config = _load_config(folder)
-        if not any((folder / name).is_file() for name in WEIGHT_FILES):
-            raise CheckpointError(f"{folder} holds no weights; expected {' or '.join(WEIGHT_FILES)}.")
-        processor = _load_processor(folder)
-        _check_agreement(folder, config, processor)
-        model = _load_weights(folder, config, dtype)
-    return model.to(device).eval(), processor
-
-
 def predict_clip(
     model: CLIPMGForMicroGestureClassification,
     processor: CLIPMGProcessor,
@@ -239,138 +186,9 @@ def predict_clip(
         num_person_frames=len(np.unique(clip.pose_frame_indices[has_person])),
         gate_mean=None if explanation.gate is None else float(explanation.gate.mean()),
         num_keypoints=model.config.num_keypoints,
-        missing_keypoints=_absent_keypoints(source.layout, get_layout(processor.keypoint_layout)),
+        missing_keypoints=absent_keypoints(source.layout, get_layout(processor.keypoint_layout)),
         explanation=explanation if explain else None,
     )
-
-
-def _resolve_device(device: str | torch.device | None) -> torch.device:
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        # Reading a value back also tells apart "meta", which holds none.
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        known = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-        raise ValueError(
-            f"device {str(device)!r} cannot be used on this machine; expected {', '.join(known)}."
-        ) from error
-    return torch.device(device)
-
-
-def _resolve_folder(path_or_name: str | PathLike) -> Path:
-    """The local folder of a checkpoint; a Hub name is downloaded."""
-    folder = Path(path_or_name)
-    if folder.is_dir():
-        return folder
-    expected = "expected a folder saved by save_pretrained, or owner/name of a model on the Hub"
-    if folder.exists() or not _HUB_NAME.fullmatch(str(path_or_name)):
-        problem = "is not a folder" if folder.exists() else "does not exist"
-        raise CheckpointError(f"{folder} {problem}; {expected}.")
-    try:
-        return Path(snapshot_download(str(path_or_name), allow_patterns=["*.json", "*.safetensors"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(
-            f"{path_or_name}: no such folder, and not to be had from the Hub ({reason}); {expected}."
-        ) from error
-
-
-def _load_config(folder: Path) -> CLIPMGConfig:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; expected a folder saved by save_pretrained.")
-    try:
-        values = json.loads(path.read_bytes())
-        model_type = values.get("model_type") if isinstance(values, dict) else None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
-    # Known before transformers sees it: a folder of another type may ask to run its own code.
-    if model_type != CLIPMGConfig.model_type:
-        raise CheckpointError(
-            f"{path} describes a model of type {model_type!r}; expected {CLIPMGConfig.model_type!r}."
-        )
-    try:
-        return AutoConfig.from_pretrained(folder)
-    except (*_LOADING_ERRORS, StrictDataclassError) as error:
-        raise CheckpointError(f"{path} is not a valid configuration: {error}") from error
-
-
-def _load_processor(folder: Path) -> CLIPMGProcessor:
-    path = folder / PROCESSOR_FILE
-    if not path.is_file():
-        raise CheckpointError(
-            f"{folder} holds no {PROCESSOR_FILE}; expected the processor beside the model (processor.save_pretrained)."
-        )
-    try:
-        processor = AutoProcessor.from_pretrained(folder)
-    except (*_LOADING_ERRORS, StrictDataclassError) as error:
-        raise CheckpointError(f"{path} is not a valid processor configuration: {error}") from error
-    if not isinstance(processor, CLIPMGProcessor):
-        raise CheckpointError(f"{path} describes a {type(processor).__name__}; expected a CLIPMGProcessor.")
-    return processor
-
-
-def _check_agreement(folder: Path, config: CLIPMGConfig, processor: CLIPMGProcessor) -> None:
-    """Refuse a processor that was saved with another model."""
-    frames = processor.video_processor
-    layout = get_layout(processor.keypoint_layout)
-    pairs = {
-        "keypoint_layout": (layout.name, config.keypoint_layout),
-        "num_keypoints": (layout.num_keypoints, config.num_keypoints),
-        "num_frames": (frames.num_frames, config.num_frames),
-        "pose_frames_per_frame": (frames.pose_frames_per_frame, config.pose_frames_per_frame),
-        "image_size": (frames.size["height"], config.vision_config.image_size),
-    }
-    different = [f"{name} {own!r} and {other!r}" for name, (own, other) in pairs.items() if own != other]
-    if different:
-        raise CheckpointError(
-            f"{folder}: {PROCESSOR_FILE} and {CONFIG_FILE} disagree: {', '.join(different)}; expected the processor "
-            "that the model was trained with."
-        )
-
-
-def _load_weights(
-    folder: Path, config: CLIPMGConfig, dtype: torch.dtype | None
-) -> CLIPMGForMicroGestureClassification:
-    """Load weights that fit the configuration one to one."""
-    try:
-        model, report = AutoModelForVideoClassification.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype or "auto",
-            use_safetensors=True,
-            # Reported here, tensor by tensor; transformers would only point to its log.
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-        )
-    except _LOADING_ERRORS as error:
-        raise CheckpointError(f"{folder}: the weights cannot be read: {error}") from error
-    problems = [
-        f"{name} is {tuple(saved)}, expected {tuple(wanted)}"
-        + (f" for the {config.num_labels} labels of id2label" if name.startswith("classifier.") else "")
-        for name, saved, wanted in sorted(report["mismatched_keys"])
-    ]
-    problems += [f"{name} is missing" for name in sorted(report["missing_keys"])]
-    problems += [f"{name} belongs to no layer" for name in sorted(report["unexpected_keys"])]
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise CheckpointError(f"{folder}: the weights do not fit {CONFIG_FILE}: {'; '.join(problems[:3])}{more}.")
-    return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars and load reports: what they say becomes an error here."""
-    verbosity, has_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if has_bars:
-            logging.enable_progress_bar()
 
 
 def _process(
@@ -453,7 +271,7 @@ def _rank(logits: torch.Tensor, id2label: dict[int, str]) -> tuple[tuple[str, fl
     return tuple((id2label[index], float(probabilities[index])) for index in order.tolist())
 
 
-def _absent_keypoints(source: KeypointLayout | None, target: KeypointLayout) -> tuple[str, ...]:
+def absent_keypoints(source: KeypointLayout | None, target: KeypointLayout) -> tuple[str, ...]:
     """Names of the points of `target` that `source` neither has nor lets derive."""
     if source is None:
         return ()
@@ -468,4 +286,4 @@ def _seconds(reader: VideoReader | DecodedVideo, frame: int) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-__all__ = ["CheckpointError", "ClipExplanation", "ClipPrediction", "load_model", "predict_clip"]
+__all__ = ["ClipExplanation", "ClipPrediction", "absent_keypoints", "predict_clip"]
