@@ -13,6 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from clipmg_hf import __version__, cli
+from clipmg_hf.commands import predict as predict_command
 from clipmg_hf.inference import predict_clip
 from clipmg_hf.processing import write_openpose
 
@@ -52,7 +53,7 @@ def test_table(run, loaded, video, keypoints):
     assert lines[0] == f"{video}  frames 0 to 11, 0.00 to 1.20 s"
     assert lines[1].split() == ["rank", "label", "score"]
     for rank, (label, score) in enumerate(prediction.scores[:3], start=1):
-        assert lines[1 + rank].split("█")[0].split() == [str(rank), *label.split(), f"{score:.3f}"]
+        assert lines[1 + rank].rstrip(" █▉▊▋▌▍▎▏").split() == [str(rank), *label.split(), f"{score:.3f}"]
     gate = f"mean gate {prediction.gate_mean:.2f} (1 = all RGB, 0 = all pose)"
     assert lines[5:] == [f"streams: RGB and pose, a person in 12 of 12 sampled frames, {gate}"]
     assert result.stderr == ""
@@ -60,19 +61,19 @@ def test_table(run, loaded, video, keypoints):
 
 def test_streams_line(loaded, video, points):
     def line(*arguments):
-        return cli._describe_streams(predict_clip(*loaded, video, *arguments))
+        return predict_command._describe_streams(predict_clip(*loaded, video, *arguments))
 
     assert line() == "RGB only, no keypoints given"
     assert line(0 * points) == "RGB only, keypoints with a person in 0 of 12 sampled frames"
     assert ", 10 of 22 keypoints masked, mean gate " in line(points[:, :25])
     pose_only = replace(predict_clip(*loaded, video, points), rgb_used=False, gate_mean=None)
-    assert cli._describe_streams(pose_only) == "pose only, a person in 12 of 12 sampled frames"
+    assert predict_command._describe_streams(pose_only) == "pose only, a person in 12 of 12 sampled frames"
 
 
 def test_bars_without_block_characters(loaded, video, capsys, monkeypatch):
     prediction = replace(predict_clip(*loaded, video), scores=(("a [b] label", 0.5), ("other", 0.25)))
     monkeypatch.setattr("rich.console.ConsoleOptions.ascii_only", True)
-    cli._print_prediction(prediction, 5)
+    predict_command._print_prediction(prediction, 5)
     printed = capsys.readouterr().out
     assert printed.isascii() and "a [b] label" in printed
     assert [line.count("#") for line in printed.splitlines()[2:4]] == [12, 6]
