@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import NO_DROPOUT, TINY, VISION, command_line
 
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 
@@ -12,23 +13,14 @@ from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 ROOT = Path(__file__).parents[2]
 SCRIPT, CONFIGS = ROOT / "hub_scripts" / "train.py", ROOT / "hub_scripts" / "configs"
 CONFIG = CONFIGS / "imigue_full.yaml"
-VISION = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 32,
-    "patch_size": 8,
-}
 SMALL = {
-    "clip_checkpoint": "null", "vision_config": json.dumps(VISION), "protocol": "null", "validation": "null",
-    "num_frames": "2", "pose_frames_per_frame": "2", "hidden_size": "32", "num_attention_heads": "4",
-    "pose_base_width": "4", "pose_stage_blocks": "1 1 1", "heatmap_size": "16", "max_steps": "6",
-    "per_device_train_batch_size": "4", "gradient_accumulation_steps": "1", "learning_rate": "1e-2",
-    "dataloader_num_workers": "0", "dataloader_persistent_workers": "false", "logging_steps": "1", "use_cpu": "true",
-    "eval_strategy": "no", "load_best_model_at_end": "false", "save_strategy": "no", "report_to": "none",
-    "bf16": "false", "disable_tqdm": "true",
+    **TINY, "clip_checkpoint": "null", "protocol": "null", "validation": "null", "max_steps": 6,
+    "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1, "learning_rate": 1e-2,
+    "dataloader_num_workers": 0, "dataloader_persistent_workers": False, "logging_steps": 1, "use_cpu": True,
+    "eval_strategy": "no", "load_best_model_at_end": False, "save_strategy": "no", "report_to": "none",
+    "bf16": False, "disable_tqdm": True,
 }  # fmt: skip
+LAUNCH = ["-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
 # Kills itself, as nothing else could be sure to do, in the middle of the second epoch.
 KILLED = """
 import os, signal, sys
@@ -61,12 +53,8 @@ def data(tmp_path_factory):
 
 
 def words(data, output_dir, **values):
-    given = {"data_dir": str(data / "imigue"), "data_cache_dir": str(data / "cache"), "output_dir": str(output_dir)}
-    given |= SMALL | values
-    found = [str(CONFIG)]
-    for name, value in given.items():
-        found += [f"--{name}", *(value.split() if name.startswith("pose_stage") else [value])]
-    return found
+    where = {"data_dir": data / "imigue", "data_cache_dir": data / "cache", "output_dir": output_dir}
+    return [str(CONFIG), *command_line({**where, **SMALL, **values})]
 
 
 def losses(output_dir):
@@ -89,17 +77,30 @@ def test_a_killed_run_goes_on_with_the_same_losses(data, tmp_path, run_command):
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("values", [{"fusion": "visual"}, {"freeze_batch_norm": "true"}])
-def test_two_processes_give_the_losses_of_one(data, tmp_path, run_command, values):
+@pytest.mark.parametrize(
+    ("values", "one", "two"),
+    [
+        ({"fusion": "visual"}, {}, {"per_device_train_batch_size": 2}),
+        ({"freeze_batch_norm": True}, {}, {"per_device_train_batch_size": 2}),
+        # 16 clips make an epoch, so that the last step begins another one.
+        (
+            {"fusion": "visual", "max_steps": 3, "class_weighting": "inverse_sqrt"},
+            {"per_device_train_batch_size": 8},
+            {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+        ),
+    ],
+    ids=["visual", "frozen batch norms", "accumulation"],
+)
+def test_two_processes_give_the_losses_of_one(data, tmp_path, run_command, values, one, two):
     """To 1e-4, with the same clips in every step: gradients are sums of the same numbers in another order."""
-    values |= {"hidden_dropout_prob": "0", "attention_dropout": "0", "classifier_dropout": "0"}
-    values |= {"label_embedding_weight": "0.3", "eval_strategy": "steps", "eval_steps": "3"}
-    run_command([sys.executable, str(SCRIPT), *words(data, tmp_path / "one", **values)])
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    launch += ["--config_file", str(CONFIGS / "accelerate_ddp_cpu.yaml"), "--main_process_port", "0", str(SCRIPT)]
-    run_command([*launch, *words(data, tmp_path / "two", **values, per_device_train_batch_size="2")])
+    values |= {**NO_DROPOUT, "label_embedding_weight": 0.3, "eval_strategy": "steps", "eval_steps": 3}
+    run_command([sys.executable, str(SCRIPT), *words(data, tmp_path / "one", **values, **one)])
+    launch = [sys.executable, *LAUNCH, str(CONFIGS / "accelerate_ddp_cpu.yaml"), str(SCRIPT)]
+    run_command([*launch, *words(data, tmp_path / "two", **values, **two)])
     records = [json.loads((tmp_path / name / "experiment.json").read_text()) for name in ("one", "two")]
     assert [record["processes"] for record in records] == [1, 2]
+    assert records[0]["training"]["clips_per_step"] == records[1]["training"]["clips_per_step"]
+    assert len(losses(tmp_path / "one")) == values.get("max_steps", 6)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     results = [json.loads((tmp_path / name / "all_results.json").read_text()) for name in ("one", "two")]
     assert results[0]["eval_loss"] == pytest.approx(results[1]["eval_loss"], abs=1e-4)
@@ -163,8 +164,7 @@ def test_sharding_the_layers_of_the_fsdp2_configuration_changes_nothing(tmp_path
 
 
 def test_fsdp_on_cpus_is_refused_instead_of_running_ddp(data, tmp_path, run_command):
-    launch = [sys.executable, "-m", "accelerate.commands.launch"]
-    launch += ["--config_file", str(CONFIGS / "accelerate_fsdp2.yaml"), "--main_process_port", "0", str(SCRIPT)]
+    launch = [sys.executable, *LAUNCH, str(CONFIGS / "accelerate_fsdp2.yaml"), str(SCRIPT)]
     done = run_command([*launch, *words(data, tmp_path)], expected=1)
     assert "FSDP was asked for" in done.stderr
 
