@@ -350,7 +350,7 @@ def _make_theme() -> Any:
 
 def _import_gradio() -> None:
     # Read when Gradio is imported.
-    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio  # noqa: F401
     except ImportError as error:

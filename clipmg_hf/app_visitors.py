@@ -253,8 +253,8 @@ class Visitors:
         for session in old:
             self.leave(session)
         for path in self.uploads.iterdir():
-            # Others take and remove uploads meanwhile.
-            with suppress(FileNotFoundError):
+            # Others take, add and remove uploads meanwhile; what could not be removed is tried again.
+            with suppress(OSError):
                 if time() - path.stat().st_mtime > max_age:
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -63,7 +63,7 @@ def write_explanation(
         prediction: Made with `explain=True`.
         influence: Of `explain_clip`, for the same prediction.
         folder: Where to write; made if missing, an earlier explanation is replaced.
-        windows: Of a timeline of the same video, for the gate over time.
+        windows: Of a timeline of the clip or of its video, for the gate over time.
         blur_face: Blur the heads of the subject and the `bystanders` in every picture, and draw no points of the face.
         bystanders: Keypoints (end - start, K, 3) of everybody else in the clip, in the layout of the subject's.
 
@@ -313,25 +313,37 @@ def _attention_section(prediction: ClipPrediction, pictures: Sequence[str]) -> s
     title = "Where the model looked"
     if ATTENTION_FILE not in pictures:
         return html_page.section(title, html_page.missing("This model has no attention over the pictures."))
+    assert prediction.explanation is not None
     skeleton = "above with the skeleton that was given, below " if prediction.num_pose_frames else ""
+    pale = " What is pale was cut away before the model saw the picture." if _cuts_away(prediction.explanation) else ""
+    question = ", when it asked with the skeleton in mind" if prediction.pose_used else ""
     return html_page.section(
         title,
         html_page.figure(
             ATTENTION_FILE,
             "The frames that the model saw, with its attention as heat",
             f"The frames that the model saw, {skeleton}with its attention: the brighter, the more; no colour is what "
-            "an average patch gets, or less. Above each frame stands its share of the whole attention. What is pale "
-            "was cut away before the model saw the picture.",
+            f"an average patch gets, or less. Above each frame stands its share of the whole attention.{pale}",
         ),
         html_page.paragraph(
-            "What it says: from which places the model collected what it knows of the pictures, when it asked with "
-            "the skeleton in mind."
+            f"What it says: from which places the model collected what it knows of the pictures{question}."
         ),
         html_page.paragraph(
             "What it does not say: attention is not a cause. What is found at a bright place may have counted little, "
             "and a patch carries knowledge of its surroundings, so a place without colour may have counted. It says "
             "nothing at all about the skeleton, nor about where the person looked."
         ),
+    )
+
+
+def _cuts_away(explanation: ClipExplanation) -> bool:
+    """Whether a part of the source frame is outside the square that the model saw."""
+    crop, info = explanation.clip.crop, explanation.video.info
+    return not (
+        crop.left <= 0
+        and crop.top <= 0
+        and crop.left + crop.size >= info.width
+        and crop.top + crop.size >= info.height
     )
 
 
@@ -346,7 +358,8 @@ def _joint_section(influence: ClipInfluence, pictures: Sequence[str]) -> str:
             "The skeleton coloured by influence, and bars of the strongest joints",
             "Joints and parts of the body were hidden from the model, one at a time and in all frames. Orange: "
             f"without it, “{influence.label}” becomes less probable, so it speaks for the label. Blue: it speaks "
-            "against it. A nat is a unit of probability: 0.7 halve or double it. Left and right are the person's own.",
+            "against it. A nat is a unit of probability: 0.7 halves or doubles it. Left and right are the person's "
+            "own.",
         ),
         _joint_table(influence.occlusion),
         html_page.paragraph(
@@ -404,7 +417,7 @@ def _gate_section(prediction: ClipPrediction, curves: Sequence[GateCurve], pictu
             else "Without a skeleton the gate is fixed to the pictures."
         )
         return html_page.section(title, html_page.missing(reason))
-    over_time = "" if not curves else " The curve shows its mean over the windows of the whole video."
+    over_time = "" if not curves else " The curve shows its mean over overlapping windows."
     return html_page.section(
         title,
         html_page.figure(

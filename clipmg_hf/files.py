@@ -1,5 +1,7 @@
 """Files that are there as a whole or not at all."""
 
+import errno
+import os
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -21,8 +23,9 @@ def write_file(path: str | PathLike, content: bytes | str) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}")
     try:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
-        partial.replace(path)
+        with _errors_that_name(path, partial):
+            partial.write_bytes(content.encode() if isinstance(content, str) else content)
+            partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -38,6 +41,7 @@ def complete_file(path: str | PathLike, suffix: str | None = None) -> Iterator[P
     Raises:
         ValueError: The name ends in something else.
         FileNotFoundError: There is no folder.
+        OSError: The disk is full; the error names `path` and not the place in between.
     """
     path = Path(path)
     if suffix is not None and path.suffix.lower() != suffix:
@@ -46,8 +50,21 @@ def complete_file(path: str | PathLike, suffix: str | None = None) -> Iterator[P
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".clipmg_") as staging:
         partial = Path(staging, f"partial{path.suffix}")
-        yield partial
-        partial.replace(path)
+        with _errors_that_name(path, partial):
+            yield partial
+            partial.replace(path)
+
+
+@contextmanager
+def _errors_that_name(path: Path, partial: Path) -> Iterator[None]:
+    """Let errors of writing name the file, and not the place in between, or nothing as those of a full disk do."""
+    try:
+        yield
+    except OSError as error:
+        is_of_partial = error.filename is not None and Path(os.fsdecode(error.filename)) == partial
+        if not is_of_partial and (error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT)):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
 __all__ = ["PARTIAL_SUFFIX", "complete_file", "write_file"]

@@ -35,12 +35,12 @@ from clipmg_hf.console import is_of_the_user
 from clipmg_hf.data.prepared_folder import digest_file
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.files import PARTIAL_SUFFIX, write_file
-from clipmg_hf.inference import follow_people, load_model, predict_timeline
+from clipmg_hf.inference import AttentionTrack, follow_people, load_model, predict_timeline
 from clipmg_hf.inference.checkpoint import resolve_folder
 from clipmg_hf.pose import load_estimator
 from clipmg_hf.pose.subjects import parse_subject_rule
 from clipmg_hf.processes import make_pool
-from clipmg_hf.timeline.formats import make_stem, write_timeline
+from clipmg_hf.timeline.formats import FORMATS, make_stem, write_timeline
 from clipmg_hf.timeline.json_files import read_timeline
 from clipmg_hf.timeline.page import write_timeline_page
 from clipmg_hf.timeline.records import Timeline
@@ -243,6 +243,8 @@ def _check_options(jobs: Sequence[VideoJob], options: TimelineOptions) -> None:
     has_keypoints = any(job.keypoints is not None for job in jobs)
     if has_keypoints and options.pose is not None:
         raise ValueError("Got keypoints and a pose estimator; expected one of them.")
+    if options.attention and "video" not in options.formats:
+        raise ValueError("attention is drawn over the annotated video; expected video among the formats.")
     if "video" in options.formats:
         # Only to fail early where the extra is missing.
         import clipmg_hf.timeline.annotated_video  # noqa: F401
@@ -307,7 +309,8 @@ class _Work:
             _remove_results(job.folder)
         _remove_leftovers(job.folder, with_windows=bool(state.differences))
         settings = self.settings(job)
-        write_file(job.folder / _STARTED_FILE, _render_record(settings, ()))
+        # With the files' names: results of other settings must not find them and stay beside them.
+        write_file(job.folder / _STARTED_FILE, _render_record(settings, _planned_files(job, self.options)))
         (job.folder / SETTINGS_FILE).unlink(missing_ok=True)
         if self._loaded is None:
             self._loaded = _load(self.model, self.options)
@@ -318,6 +321,7 @@ class _Work:
                 raise
             # Windows serve again after an error of the place.
             if not isinstance(error, OSError):
+                _remove_results(job.folder)
                 _remove_leftovers(job.folder, with_windows=True)
             if all(path.name == _LOCK_FILE for path in job.folder.iterdir()):
                 (job.folder / _LOCK_FILE).unlink(missing_ok=True)
@@ -355,6 +359,7 @@ def _make_results(
         **interval,
         show_progress=show_progress,
     )
+    attention = AttentionTrack() if options.attention else None
     timeline = predict_timeline(
         job.video,
         model=model,
@@ -366,7 +371,8 @@ def _make_results(
         crop=options.crop,
         batch_size=options.batch_size,
         decoding=options.decoding,
-        partial_file=job.folder / _WINDOWS_FILE,
+        partial_file=None if options.attention else job.folder / _WINDOWS_FILE,
+        attention=attention,
         show_progress=show_progress,
     )
     # Always there: it tells what was found when the video is skipped.
@@ -384,6 +390,7 @@ def _make_results(
             # Faces of everybody are blurred, skeletons of the subjects drawn.
             keypoints=None if people is None else people.sequences(with_others=options.blur_face),
             layout=None if people is None else people.layout,
+            attention=attention,
             blur_face=options.blur_face,
             show_progress=show_progress,
         )
@@ -395,6 +402,13 @@ def _make_results(
         )
         files.append(page)
     return timeline, tuple(files)
+
+
+def _planned_files(job: VideoJob, options: TimelineOptions) -> tuple[Path, ...]:
+    stem = make_stem(job.video.name)
+    suffixes = {name: f"{stem}{form.suffix}" for name, form in FORMATS.items()}
+    names = suffixes | {"video": f"{stem}.annotated.mp4", "page": "index.html"}
+    return tuple(job.folder / names[name] for name in dict.fromkeys(["json", *options.formats]))
 
 
 def _describe_model(model: str) -> dict[str, str]:
@@ -488,10 +502,12 @@ def _remove_leftovers(folder: Path, with_windows: bool) -> None:
 
 
 def _remove_results(folder: Path) -> None:
-    """Remove the results of other settings, so that none of them stays beside the new ones."""
-    record = _read_record(folder / SETTINGS_FILE)
-    for name in () if record is None else (SETTINGS_FILE, *record["files"]):
-        (folder / Path(name).name).unlink(missing_ok=True)
+    """Remove finished and begun results, so that none of them stays beside those of other settings."""
+    for name in (SETTINGS_FILE, _STARTED_FILE):
+        record = _read_record(folder / name)
+        for file in () if record is None else record["files"]:
+            (folder / Path(file).name).unlink(missing_ok=True)
+    (folder / SETTINGS_FILE).unlink(missing_ok=True)
 
 
 def _run_in_processes(jobs: list[VideoJob], work: _Work, num_proc: int, show_progress: bool) -> Iterator[VideoOutcome]:

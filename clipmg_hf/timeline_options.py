@@ -69,6 +69,10 @@ class TimelineOptions:
     formats: list[str] = field(
         default_factory=lambda: list(DEFAULT_FORMATS), metadata={"help": f"What to write: {', '.join(FORMATS)}."}
     )
+    attention: bool = field(
+        default=False,
+        metadata={"help": "Draw where the model looked over the annotated video; a stopped video then begins anew."},
+    )
     blur_face: bool = field(
         default=False, metadata={"help": "Make faces unrecognisable in the annotated video; needs keypoints."}
     )

@@ -594,7 +594,7 @@ class VideoReader:
             if has_output or is_last_try:
                 raise self._error(
                     f"the data of frame {expected} or of one it needs is damaged ({error.strerror}); "
-                    "expected data that can be decoded"
+                    "expected data that can be decoded: leave this part out, or encode the video anew"
                 ) from error
 
     def _frames(self, first_packet: int, last_packet: int, wanted: dict[int, int]) -> Iterator[VideoFrame]:

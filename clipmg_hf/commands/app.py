@@ -24,10 +24,6 @@ def app(
 ) -> None:
     """Serve an app for the browser: upload a video, look at its timeline, download the results."""
     with errors_to_exit():
-        try:
-            import gradio  # noqa: F401
-        except ImportError as error:
-            raise ImportError(f'the app needs gradio ({error}): pip install "clipmg_hf[app]"') from error
         from clipmg_hf.app import launch
 
         launch(

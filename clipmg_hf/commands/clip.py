@@ -14,6 +14,10 @@ from clipmg_hf.pose import load_estimator
 from clipmg_hf.pose.subjects import parse_subject_rule
 from clipmg_hf.processing import OpenPoseSequence, VideoReader
 from clipmg_hf.timeline.face_blur import SequenceFaceBlur
+from clipmg_hf.timeline.records import WindowScores
+
+
+_MAX_WINDOW, _WINDOWS_PER_LENGTH = 32, 4
 
 
 @dataclass(frozen=True)
@@ -36,11 +40,19 @@ class ClipRequest:
 
 @dataclass(frozen=True, eq=False)
 class PredictedClip:
-    """A prediction with its model; `bystanders` are keypoints (end - start, K, 3) of everybody whose face to blur."""
+    """A prediction with its model.
+
+    Args:
+        model: The model.
+        prediction: Its prediction.
+        bystanders: Keypoints (end - start, K, 3) of everybody whose face to blur.
+        windows: To explain it, the clip in overlapping windows of half its length, at most 32 frames.
+    """
 
     model: CLIPMGForMicroGestureClassification
     prediction: ClipPrediction
     bystanders: tuple[np.ndarray, ...]
+    windows: tuple[WindowScores, ...] = ()
 
 
 def predict_request(request: ClipRequest, explain: bool, show_progress: bool) -> PredictedClip:
@@ -72,7 +84,21 @@ def predict_request(request: ClipRequest, explain: bool, show_progress: bool) ->
     if request.blur_face and people is not None:
         sequences = people.sequences(with_others=True).values()
         bystanders = tuple(points[prediction.start : prediction.end] for points in sequences)
-    return PredictedClip(model, prediction, bystanders)
+    windows: tuple[WindowScores, ...] = ()
+    if explain and prediction.gate_mean is not None:
+        size = max(1, min(_MAX_WINDOW, (prediction.end - prediction.start) // 2))
+        timeline = inference.predict_timeline(
+            request.video,
+            model=model,
+            processor=processor,
+            keypoints=keypoints if prediction.pose_used else None,
+            window=size,
+            stride=max(1, size // _WINDOWS_PER_LENGTH),
+            start=prediction.start,
+            end=prediction.end,
+        )
+        windows = timeline.windows
+    return PredictedClip(model, prediction, bystanders, windows)
 
 
 def _follow(request: ClipRequest, interval: dict[str, Any], show_progress: bool) -> FollowedPeople:

@@ -73,9 +73,16 @@ def explain(
             influence = explain_clip(clip.model, clip.prediction, label)
             if output is not None:
                 status.update("Drawing")
-                write_explanation(clip.prediction, influence, output, blur_face=blur_face, bystanders=clip.bystanders)
+                write_explanation(
+                    clip.prediction,
+                    influence,
+                    output,
+                    windows=clip.windows,
+                    blur_face=blur_face,
+                    bystanders=clip.bystanders,
+                )
         if as_json:
-            typer.echo(json.dumps(explanation_to_dict(clip.prediction, influence), allow_nan=False))
+            typer.echo(json.dumps(explanation_to_dict(clip.prediction, influence, clip.windows), allow_nan=False))
         else:
             _print_influence(clip.prediction, influence)
         if output is not None:
@@ -98,7 +105,7 @@ def _print_influence(prediction: "ClipPrediction", influence: "ClipInfluence") -
             table.add_row(name, f"{scores[influence.label_id]:.3f}")
     console.print(table)
     if influence.occlusion is None:
-        say(console, "joints: no keypoints")
+        say(console, "joints: nobody in the keypoints" if prediction.num_pose_frames else "joints: no keypoints")
         return
     values = zip(influence.occlusion.layout.keypoints, influence.occlusion.values.tolist(), strict=True)
     order = sorted(values, key=lambda item: -abs(item[1]))[:_NUM_JOINTS]

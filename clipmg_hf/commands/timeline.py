@@ -61,6 +61,7 @@ def timeline(
     formats: Annotated[str, typer.Option(callback=_check_formats, help=HELP["formats"], metavar="A,B,...")] = ",".join(
         DEFAULT_FORMATS
     ),
+    attention: Annotated[bool, typer.Option("--attention", help=HELP["attention"])] = DEFAULTS.attention,
     blur_face: Annotated[bool, typer.Option("--blur-face", help=HELP["blur_face"])] = DEFAULTS.blur_face,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that were made with other settings.")
@@ -125,6 +126,7 @@ def timeline(
             merge_gap=merge_gap,
             overlapping=overlapping,
             formats=[name.strip() for name in formats.split(",")],
+            attention=attention,
             blur_face=blur_face,
             batch_size=batch_size,
             device=device,

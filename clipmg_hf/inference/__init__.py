@@ -1,5 +1,6 @@
 """From a saved checkpoint and a video to scores: of one clip, of a stream, or a timeline of a whole video."""
 
+from .attention import AttentionTrack
 from .checkpoint import CheckpointError, load_model
 from .clip import ClipExplanation, ClipPrediction, predict_clip
 from .cropping import CropSchedule, crop_segments, crop_video
@@ -9,6 +10,7 @@ from .video_stream import LiveVideo, file_frames, open_live
 
 
 __all__ = [
+    "AttentionTrack",
     "CheckpointError",
     "ClipExplanation",
     "ClipPrediction",

@@ -5,6 +5,7 @@ H_p and W_p are the rows and columns of the patches.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, Literal, NamedTuple
@@ -19,13 +20,19 @@ from clipmg_hf.processing import (
     CLIPMGProcessor,
     KeypointLayout,
     OpenPoseSequence,
+    VideoInfo,
     VideoReader,
-    convert_keypoints,
+    describe_conversion,
     get_layout,
     layout_from_count,
     read_openpose,
+    valid_keypoints,
 )
 from clipmg_hf.processing.video_processing_clipmg import DecodedVideo, open_video
+
+
+# Keypoints of a person who leans out of the picture lie a little outside it; those of a larger video far, and many.
+OUTSIDE_MARGIN, OUTSIDE_SHARE = 0.1, 0.05
 
 
 class _SourceKeypoints(NamedTuple):
@@ -162,6 +169,8 @@ def predict_clip(
     reader = open_video(video)
     first, last = reader.resolve_interval(start, end, unit)
     source, inputs, clip = _process(processor, reader, keypoints, (first, last), missing_keypoints)
+    if source.points is not None:
+        check_inside([source.points], reader.info, source.name or "keypoints")
     has_person = inputs["keypoint_mask"][0].numpy()
     pose_used = model.config.uses_pose and bool(has_person.any())
     if not pose_used and not model.config.uses_vision:
@@ -272,11 +281,21 @@ def _rank(logits: torch.Tensor, id2label: dict[int, str]) -> tuple[tuple[str, fl
 
 
 def absent_keypoints(source: KeypointLayout | None, target: KeypointLayout) -> tuple[str, ...]:
-    """Names of the points of `target` that `source` neither has nor lets derive."""
-    if source is None:
-        return ()
-    converted = convert_keypoints(np.ones((source.num_keypoints, 3)), source, target, missing="mask")
-    return tuple(name for name, point in zip(target.keypoints, converted, strict=True) if not point.any())
+    """As `describe_conversion`; none without keypoints."""
+    return () if source is None else describe_conversion(source, target)
+
+
+def check_inside(people: Sequence[np.ndarray], info: VideoInfo, name: str) -> None:
+    """Refuse keypoints (..., K, 3) that were found in larger pictures with a ValueError that calls them `name`."""
+    points = np.concatenate([points[valid_keypoints(points), :2] for points in people])
+    size = np.array([info.width, info.height])
+    outside = ((points < -OUTSIDE_MARGIN * size) | (points > (1 + OUTSIDE_MARGIN) * size)).any(axis=1)
+    if len(points) and outside.mean() > OUTSIDE_SHARE:
+        reach = " x ".join(f"{value:.0f}" for value in points.max(axis=0))
+        raise ValueError(
+            f"{name}: {outside.mean():.0%} of the points lie outside the {info.width} x {info.height} frames of "
+            f"{info.name} (they reach {reach}); expected keypoints of this video, in its pixels."
+        )
 
 
 def _seconds(reader: VideoReader | DecodedVideo, frame: int) -> float | None:
@@ -286,4 +305,4 @@ def _seconds(reader: VideoReader | DecodedVideo, frame: int) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-__all__ = ["ClipExplanation", "ClipPrediction", "absent_keypoints", "predict_clip"]
+__all__ = ["ClipExplanation", "ClipPrediction", "absent_keypoints", "check_inside", "predict_clip"]

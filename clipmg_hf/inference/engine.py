@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from clipmg_hf.inference.attention import AttentionTrack
 from clipmg_hf.inference.cropping import CropSchedule
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
 from clipmg_hf.processing import CLIPMGProcessor, SquareCrop, valid_keypoints
@@ -145,6 +146,7 @@ class WindowClassifier:
         batch_size (`int`, defaults to 16): Images that go through the vision tower together. Windows come out in
             batches, too; with 1, each as soon as its last frame is there.
         person (`int`, defaults to 0): Number that the windows get.
+        attention ([`AttentionTrack`], *optional*): Collects where the model looked, if this is its person.
 
     Raises:
         ValueError: A batch size below 1.
@@ -158,6 +160,7 @@ class WindowClassifier:
         crop: SquareCrop | CropSchedule,
         batch_size: int = 16,
         person: int = 0,
+        attention: AttentionTrack | None = None,
     ):
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
@@ -167,6 +170,7 @@ class WindowClassifier:
         self.crops = crop if isinstance(crop, CropSchedule) else CropSchedule((0,), (crop,))
         self.batch_size = batch_size
         self.person = person
+        self._attention = attention if attention is not None and attention.person == person else None
         self._settings = processor.video_processor.resolve_settings()
         self._next_index: int | None = None
         self._end_seconds = 0.0
@@ -298,6 +302,9 @@ class WindowClassifier:
                     self._no_features = self._encode_keypoints(self._no_keypoints[None])[0]
                 inputs["pose_features"] = _gather(self._features, starts + self.grid.pose, self._no_features)
         outputs: Any = self.model(**inputs, output_explanation=True)
+        if self._attention is not None and outputs.semantic_attention is not None:
+            # (B, heads, T, H_p, W_p) -> (B, T, H_p, W_p)
+            self._collect(self._attention, windows, outputs.semantic_attention.mean(dim=1).cpu().numpy())
         scores = outputs.logits.float().softmax(dim=-1).cpu().numpy()
         gates = [None] * len(windows) if outputs.gate is None else outputs.gate.float().mean(dim=1).tolist()
         for window, window_scores, gate in zip(windows, scores, gates, strict=True):
@@ -308,6 +315,13 @@ class WindowClassifier:
                 gate=gate,
                 pose_share=self._pose_share(window),
             )
+
+    def _collect(self, track: AttentionTrack, windows: list[_Window], maps: np.ndarray) -> None:
+        for window, window_maps in zip(windows, maps, strict=True):
+            for frame, attention in zip((window.start + self.grid.rgb).tolist(), window_maps, strict=True):
+                # The last window may reach beyond the video.
+                if frame < window.end:
+                    track.add(frame, attention, self.crops.at(frame))
 
     def _gather_tokens(self, frames: np.ndarray) -> dict[str, torch.Tensor]:
         """Tokens of the frames (B, T), with a mask when some are missing."""

@@ -6,6 +6,7 @@ Symbols: N frames of the video, K keypoints, P people in a frame.
 import dataclasses
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from os import PathLike
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from clipmg_hf.inference.clip import absent_keypoints
+from clipmg_hf.inference.attention import AttentionTrack
+from clipmg_hf.inference.clip import absent_keypoints, check_inside
 from clipmg_hf.inference.cropping import CropSchedule, crop_segments, crop_video
 from clipmg_hf.inference.engine import WindowClassifier, WindowGrid
 from clipmg_hf.inference.partial_file import PartialFile, digest_arrays, digest_weights
@@ -41,11 +43,11 @@ from clipmg_hf.processing import (
     VideoReader,
     get_layout,
     layout_from_count,
-    valid_keypoints,
 )
 from clipmg_hf.processing.geometry_clipmg import full_frame_crop
 from clipmg_hf.processing.video_processing_clipmg import open_video
 from clipmg_hf.timeline.events import EventDecoding, decode_events
+from clipmg_hf.timeline.face_blur import head_regions
 from clipmg_hf.timeline.records import Person, Timeline, WindowScores
 
 
@@ -53,8 +55,6 @@ if TYPE_CHECKING:
     from clipmg_hf.pose.estimators import PoseEstimator
 
 
-# Keypoints of a person who leans out of the picture lie a little outside it; those of a larger video far, and many.
-OUTSIDE_MARGIN, OUTSIDE_SHARE = 0.1, 0.05
 # Frames that a pose estimator gets together.
 POSE_BATCH_SIZE = 8
 
@@ -70,6 +70,8 @@ class FollowedPeople:
         num_frames (`int`): N, the length of the video.
         name (`str`): What messages call the source.
         rule (`str`, `int` or `tuple`): The rule that chose.
+        unfollowed (`tuple[Track, ...]`): Heads in single frames that belong to none of them, such as a face of two
+            points.
     """
 
     subjects: tuple[Track, ...]
@@ -78,16 +80,19 @@ class FollowedPeople:
     num_frames: int
     name: str
     rule: SubjectRule
+    unfollowed: tuple[Track, ...] = ()
 
     def sequences(self, with_others: bool = False) -> dict[int, np.ndarray]:
         """Keypoints (N, K, 3) float32 in pixels of the source frame, by the number of the person; zeros where absent.
 
-        The others come after the subjects; those who are never seen together share an array.
+        The others come after the subjects; they share an array where a frame without either lies between them, by
+        which `SequenceFaceBlur` tells them apart.
         """
         sequences = {track.number: to_sequence(track, self.num_frames) for track in self.subjects}
         ends: dict[int, int] = {}
-        for track in sorted(self.others, key=lambda track: track.first) if with_others else ():
-            number = next((number for number, end in ends.items() if end < track.first), len(sequences))
+        others = (*self.others, *self.unfollowed) if with_others else ()
+        for track in sorted(others, key=lambda track: track.first):
+            number = next((number for number, end in ends.items() if end + 1 < track.first), len(sequences))
             if number not in sequences:
                 sequences[number] = to_sequence(track, self.num_frames)
             sequences[number][track.frames] = track.keypoints
@@ -123,6 +128,7 @@ def predict_timeline(
     batch_size: int = 16,
     decoding: EventDecoding | None = None,
     partial_file: str | PathLike | None = None,
+    attention: AttentionTrack | None = None,
     show_progress: bool = False,
 ) -> Timeline:
     """Find the micro-gestures in a video of any length.
@@ -150,6 +156,8 @@ def predict_timeline(
         decoding: How windows become events.
         partial_file: A file for finished windows. If the run is stopped, another one with the same arguments goes on
             with it. It is not removed.
+        attention: Collects where the model looked in each sampled frame, for `write_annotated_video`; not together
+            with `partial_file`, which does not keep it.
         show_progress: Show a bar over the frames.
 
     Raises:
@@ -157,6 +165,10 @@ def predict_timeline(
         ValueError: Keypoints of another video or without anybody, settings outside their range, or a partial file of
             another run.
     """
+    if attention is not None and partial_file is not None:
+        raise ValueError(
+            "Got attention and partial_file; expected one of them: finished windows do not keep attention."
+        )
     with _open(video) as reader:
         first, last = reader.resolve_interval(start, end, unit)
         people = keypoints
@@ -181,7 +193,7 @@ def predict_timeline(
         with partial as kept:
             finished = [] if kept is None else kept.windows
             passes = [
-                _Pass(item, WindowClassifier(model, processor, own_grid, own_crop, batch_size, item.number))
+                _Pass(item, WindowClassifier(model, processor, own_grid, own_crop, batch_size, item.number, attention))
                 for item, own_crop in zip(subjects, crops, strict=True)
                 if (own_grid := _remaining_grid(grid, last, item, finished)) is not None
             ]
@@ -261,9 +273,8 @@ def _read_keypoints(
         points, layout, first_number = _read_array(keypoints)
         people, is_one = list(points[:, None]), True
     people = _place_rows(people, layout, first_number, name, reader, interval)
-    source = _Source(people, layout, name, is_one)
-    _check_inside(source, reader)
-    return source
+    check_inside(people, reader.info, name)
+    return _Source(people, layout, name, is_one)
 
 
 def _is_files(source: Any) -> bool:
@@ -303,20 +314,6 @@ def _place_rows(
     )
 
 
-def _check_inside(source: _Source, reader: VideoReader) -> None:
-    """Refuse keypoints that were found in larger pictures."""
-    info = reader.info
-    points = np.concatenate([people[valid_keypoints(people), :2] for people in source.people])
-    size = np.array([info.width, info.height])
-    outside = ((points < -OUTSIDE_MARGIN * size) | (points > (1 + OUTSIDE_MARGIN) * size)).any(axis=1)
-    if len(points) and outside.mean() > OUTSIDE_SHARE:
-        reach = " x ".join(f"{value:.0f}" for value in points.max(axis=0))
-        raise ValueError(
-            f"{source.name}: {outside.mean():.0%} of the points lie outside the {info.width} x {info.height} frames "
-            f"of {info.name} (they reach {reach}); expected keypoints of this video, in its pixels."
-        )
-
-
 def _estimate_people(
     reader: VideoReader, pose: Any, interval: tuple[int, int], show_progress: bool
 ) -> list[np.ndarray]:
@@ -350,15 +347,33 @@ def _follow(
     else:
         tracks = track_people(source.people)
     if not tracks:
+        part = "" if interval == (0, info.num_frames) else f" within [{interval[0]}, {interval[1]})"
         raise NoPersonError(
-            f"{source.name}: nobody in any frame of {info.name}; expected a person, or no keypoints at all to go by "
-            "the images alone."
+            f"{source.name}: nobody in any frame{part} of {info.name}; expected a person, or no keypoints, to go "
+            "by the images alone."
         )
     chosen = tracks
     if not source.is_one:
         chosen = choose_subjects(tracks, rule, info.width, info.height, info.num_frames, video=info.name)
     others = [track for track in tracks if all(track.keypoints is not subject.keypoints for subject in chosen)]
-    return FollowedPeople(tuple(chosen), tuple(others), source.layout, info.num_frames, source.name, rule)
+    unfollowed = _unfollowed_heads(source.people, tracks, source.layout)
+    return FollowedPeople(tuple(chosen), tuple(others), source.layout, info.num_frames, source.name, rule, unfollowed)
+
+
+def _unfollowed_heads(people: list[np.ndarray], tracks: list[Track], layout: KeypointLayout) -> tuple[Track, ...]:
+    """Detections that show a head and are in no track: whoever blurs faces must know of them."""
+    followed: dict[int, list[np.ndarray]] = defaultdict(list)
+    for track in tracks:
+        for frame, points in zip(track.frames.tolist(), track.keypoints, strict=True):
+            followed[frame].append(points)
+    heads: list[Track] = []
+    for frame, detections in enumerate(people):
+        if len(detections) > len(followed[frame]):
+            is_head = np.isfinite(head_regions(detections, layout)).all(axis=-1)
+            for points in detections[is_head]:
+                if not any(np.array_equal(points, other) for other in followed[frame]):
+                    heads.append(Track(len(heads), np.array([frame]), points[None]))
+    return tuple(heads)
 
 
 def _prepare_subjects(
@@ -484,7 +499,8 @@ def _take_notes(
     interval: tuple[int, int],
 ) -> list[str]:
     """What a reader of the timeline should know."""
-    notes = [] if grid.note is None else [grid.note]
+    # A single window shares nothing.
+    notes = [grid.note] if grid.note is not None and grid.last_start(interval[1]) > grid.first else []
     if people is None:
         return [*notes, "No keypoints were given: the model saw the whole frame and no pose."]
     if absent := absent_keypoints(people.layout, get_layout(processor.keypoint_layout)):
@@ -514,6 +530,7 @@ def _make_timeline(
     info = reader.info
     labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
     windows = sorted(windows, key=lambda window: (window.person, window.start))
+    people = tuple(item.person for item in subjects if item.person is not None)
     return Timeline(
         video=Path(info.name).name,
         num_frames=info.num_frames,
@@ -522,9 +539,9 @@ def _make_timeline(
         width=info.width,
         height=info.height,
         labels=labels,
-        people=tuple(item.person for item in subjects if item.person is not None),
+        people=people,
         windows=tuple(windows),
-        events=decode_events(windows, labels, decoding),
+        events=decode_events(windows, labels, decoding, people=people),
         settings={**settings, "decoding": dataclasses.asdict(decoding)},
         notes=tuple(notes),
     )

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoReader, get_layout, valid_keypoints
 from clipmg_hf.timeline.colors import group_colors, person_color, to_rgb
-from clipmg_hf.timeline.face_blur import SequenceFaceBlur
+from clipmg_hf.timeline.face_blur import SequenceFaceBlur, blur_frame
 from clipmg_hf.timeline.records import Event, Timeline, format_timecode
 from clipmg_hf.video_writing import write_video
 from clipmg_hf.visualization import INK, PAPER, draw_skeleton, fit_text, overlay_attention, text_font
@@ -66,7 +66,8 @@ def write_annotated_video(
         attention (`Callable`, *optional*): Of a frame's number: attention (H_p, W_p) over the patches and the square
             of the source frame that they cover, or `None`.
         blur_face (`bool`, defaults to `False`): Blur all heads in `keypoints`, and leave out face points; see
-            `clipmg_hf.timeline.face_blur` on heads that are not found.
+            `clipmg_hf.timeline.face_blur` on heads that are not found. Outside the timeline's interval, where nobody
+            was looked for, the whole picture is blurred.
         show_progress (`bool`, defaults to `False`): With a progress bar.
 
     Raises:
@@ -135,6 +136,7 @@ class _Painter:
     ) -> None:
         self._layout = get_layout(layout) if isinstance(layout, str) else layout
         self._timestamps = reader.info.timestamps
+        self._interval = range(*timeline.settings.get("interval", (0, timeline.num_frames)))
         self._size, self._scale = _picture_size(reader.info.width, reader.info.height)
         self._attention = attention
         self._blur = SequenceFaceBlur(list(people.values()), self._layout) if blur_face and self._layout else None
@@ -155,7 +157,8 @@ class _Painter:
         """The frame at its size in the video, with everything over it."""
         picture = np.asarray(Image.fromarray(frame).resize(self._size, Image.Resampling.BICUBIC, reducing_gap=2.0))
         if self._blur is not None:
-            picture = self._blur(picture, index, self._scale)
+            is_known = index in self._interval
+            picture = self._blur(picture, index, self._scale) if is_known else blur_frame(picture)
         heat = None if self._attention is None else self._attention(index)
         if heat is not None:
             crop = heat[1]
@@ -298,7 +301,7 @@ class _Bar:
     def _draw_playhead(self, draw: ImageDraw.ImageDraw, top: float, place: float) -> None:
         u = self._unit
         x = _PADDING * u + (self._width - 2 * _PADDING * u) * place
-        bottom = (top + len(self._subjects) * _LANE) * u
+        bottom = (top + len(self._subjects) * _LANE - 2) * u
         draw.line((x, top * u - 3 * u, x, bottom), fill=PAPER, width=max(2, round(2 * u)))
 
 
@@ -309,7 +312,9 @@ def _picture_size(width: int, height: int) -> tuple[tuple[int, int], float]:
 
 
 def _clock(seconds: float) -> str:
-    """`m:ss`, or `h:mm:ss` from an hour on."""
+    """`m:ss`, or `h:mm:ss` from an hour on; with tenths where the seconds alone say little."""
+    if 0 < seconds < 10:
+        return f"0:{math.floor(10 * seconds) / 10:04.1f}"
     minutes, rest = divmod(int(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
 

@@ -23,7 +23,7 @@ from scipy.ndimage import convolve1d
 
 from clipmg_hf.data.labels import IMIGUE_GROUPS, SMG_GROUPS, SMG_LABELS
 from clipmg_hf.modeling import IMIGUE_LABELS
-from clipmg_hf.timeline.records import Event, WindowScores
+from clipmg_hf.timeline.records import Event, Person, WindowScores
 
 
 NON_ILLUSTRATIVE_FILTER = ("Illustrative body language", "Illustrative hand gestures")
@@ -109,6 +109,7 @@ def decode_events(
     labels: Sequence[str],
     decoding: EventDecoding = EventDecoding(),
     groups: Sequence[str] | None = None,
+    people: Sequence[Person] = (),
 ) -> tuple[Event, ...]:
     """Find the events of one or several people in the scores of their windows.
 
@@ -117,6 +118,8 @@ def decode_events(
         labels: Names of the C classes, by id.
         decoding: Settings.
         groups: Body part of each class; by default those of iMiGUE or SMG where the labels are theirs, else "".
+        people: Those of the windows, if they were followed: nobody has an event before the first or after the last
+            frame with them, where windows of the time before or after may reach.
 
     Returns:
         Events by start, then by person and class. `score` and `gate` are means of the curves over the event.
@@ -137,8 +140,10 @@ def decode_events(
                 f"{(len(labels),)}, one for each label."
             )
     events: list[Event] = []
+    seen = {person.number: person for person in people}
     for person in sorted({window.person for window in windows}):
-        curves = _smooth(_curves([window for window in windows if window.person == person]), decoding.smoothing)
+        curves = _curves([window for window in windows if window.person == person])
+        curves = _smooth(_keep_seen(curves, seen.get(person)), decoding.smoothing)
         events += _events_of_person(curves, person, labels, groups, decoding)
     return tuple(sorted(events, key=lambda event: (event.start, event.person, event.label_id, event.end)))
 
@@ -222,6 +227,15 @@ def _curves(windows: Sequence[WindowScores]) -> _Curves:
         curve.astype(np.float32),
         gate_curve.astype(np.float32),
     )
+
+
+def _keep_seen(curves: _Curves, person: Person | None) -> _Curves:
+    """Curves without scores in the frames before and after those with the person."""
+    if person is None:
+        return curves
+    frames = np.arange(curves.first, curves.first + len(curves.scores))
+    is_seen = (frames >= person.first) & (frames <= person.last)
+    return curves._replace(scores=curves.scores * is_seen[:, None])
 
 
 def _check_windows(starts: np.ndarray, ends: np.ndarray, seconds: np.ndarray, scores: np.ndarray) -> None:

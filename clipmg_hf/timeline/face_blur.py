@@ -187,10 +187,12 @@ class SequenceFaceBlur:
     """Blurs the heads in any frame of a video whose keypoints are all known.
 
     Gaps are filled from both sides, so a head is covered before it is found for the first time as well. A frame is
-    blurred as a whole if it shows somebody whose head is found in no frame; all frames are if no head is found at all.
+    blurred as a whole if it shows somebody whose head is found in no frame between two absences; all frames are if no
+    head is found at all.
 
     Args:
         keypoints (`Sequence[numpy.ndarray]`): Everybody's keypoints (N, K, 3), or one such array; zeros where absent.
+            People may share an array if at least one frame without either lies between them.
         layout ([`KeypointLayout`] or `str`): Layout of the keypoints, or its name.
     """
 
@@ -201,10 +203,10 @@ class SequenceFaceBlur:
         for points in people:
             chunks = [points[start : start + _CHUNK] for start in range(0, len(points), _CHUNK)]
             found = np.concatenate([head_regions(chunk, layout) for chunk in chunks])
-            if np.isnan(found).any(axis=1).all():
-                self._is_unknown |= np.concatenate([valid_keypoints(chunk).any(axis=1) for chunk in chunks])
-            else:
-                filled = _fill_gaps(found)
+            is_there = np.concatenate([valid_keypoints(chunk).any(axis=1) for chunk in chunks])
+            filled, is_covered = _fill_gaps(found, is_there)
+            self._is_unknown |= ~is_covered
+            if not np.isnan(filled).any():
                 self._regions += [filled, _running_median(filled)]
 
     def __call__(self, image: np.ndarray, index: int, scale: float = 1.0) -> np.ndarray:
@@ -250,10 +252,37 @@ def _grow(region: np.ndarray, num_lost: np.ndarray | int) -> np.ndarray:
     return region * np.stack([np.ones_like(factor), np.ones_like(factor), factor, factor], axis=-1)
 
 
-def _fill_gaps(regions: np.ndarray) -> np.ndarray:
+def _fill_gaps(regions: np.ndarray, is_there: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Regions of heads in all frames, and whether they cover whoever is there.
+
+    Args:
+        regions: (N, 4), NaN where no head was found.
+        is_there: (N,) bool, whether the frame shows the person.
+
+    Returns:
+        Regions (N, 4), NaN only if there is no head at all: while somebody is there they come from the frames of that
+        presence, else from all frames; and (N,) bool, `False` while somebody is there without a head in any frame.
+    """
+    is_covered = np.ones(len(regions), dtype=bool)
+    filled = _interpolate(regions)
+    for frames in np.split(np.arange(len(regions)), np.flatnonzero(np.diff(is_there)) + 1):
+        own = regions[frames]
+        is_lost = np.isnan(own).any(axis=1)
+        if not is_there[frames].all() or not is_lost.any():
+            continue
+        if is_lost.all():
+            is_covered[frames] = False
+        else:
+            filled[frames] = _interpolate(own)
+    return filled, is_covered
+
+
+def _interpolate(regions: np.ndarray) -> np.ndarray:
     """Regions (N, 4) without NaN: they move evenly between known ones, and stay at the first and the last."""
     frames = np.arange(len(regions))
     known = np.flatnonzero(~np.isnan(regions).any(axis=1))
+    if not len(known):
+        return regions
     filled = np.stack([np.interp(frames, known, regions[known, column]) for column in range(4)], axis=1)
     following = np.searchsorted(known, frames).clip(max=len(known) - 1)
     distance = np.minimum(np.abs(frames - known[following]), np.abs(frames - known[np.maximum(following - 1, 0)]))

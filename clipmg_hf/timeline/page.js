@@ -120,7 +120,9 @@
     for (let index = first; index <= last; index += 1) {
       const tick = document.createElement("span");
       tick.style.left = `${(100 * index * step) / duration}%`;
-      tick.textContent = step < 1 ? clock(index * step).slice(3) : clock(index * step).slice(duration < 3600 ? 3 : 0, -2);
+      const text = step < 1 ? clock(index * step).slice(3) : clock(index * step).slice(duration < 3600 ? 3 : 0, -2);
+      // The last one may have no room before the end.
+      if ((duration - index * step) / perPixel > 8 * text.length) tick.textContent = text;
       ticks.append(tick);
     }
   }

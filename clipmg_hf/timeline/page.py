@@ -117,7 +117,10 @@ def _page(timeline: Timeline, source: str | None, faces_blurred: bool) -> str:
         *([plural(len(timeline.people), "person").replace("persons", "people")] if timeline.people else []),
         plural(len(timeline.events), "gesture"),
     ]
-    faces = "" if source is None else f" Faces in the video are {'blurred' if faces_blurred else 'not blurred'}."
+    faces = ""
+    if source is not None:
+        blurred = "Heads that were found by keypoints are blurred; people without keypoints are not."
+        faces = f" {blurred if faces_blurred else 'Faces in the video are not blurred.'}"
     sections = [
         html_page.heading(timeline.video, facts),
         html_page.notes("Notes", timeline.notes),

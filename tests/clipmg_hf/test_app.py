@@ -114,7 +114,7 @@ def test_the_analysis_writes_everything_and_names_no_place(visitors, upload, eng
         assert len(archive.namelist()) == len(visitor.results) - 1
         assert all(name.startswith("my interview/") for name in archive.namelist())
         page = archive.read("my interview/index.html").decode()
-    assert 'src="my%20interview.annotated.mp4"' in page and "Faces in the video are blurred" in page
+    assert 'src="my%20interview.annotated.mp4"' in page and "Heads that were found by keypoints are blurred" in page
     assert str(visitors.root) not in html
     links = re.findall(r'(?:src|href)="([^"]*)"', html)
     assert len(links) == 2 + len(SUFFIXES) and all(link.startswith(f"results/{visitor.secret}/") for link in links)
@@ -318,6 +318,21 @@ def test_whoever_does_nothing_for_long_is_removed(visitors, upload):
     assert not forgotten.exists() and fresh.exists()
     with pytest.raises(VisitorError, match="load the page again"):
         first.take_video(upload(), LIMITS)
+
+
+def test_an_upload_that_cannot_be_removed_does_not_end_the_sweep(visitors, upload, monkeypatch):
+    """Whoever uploads adds a file while its folder is removed; what is old goes all the same."""
+    (visitors.uploads / "a").mkdir()
+    old = upload(name="z.mp4")
+    for path in (visitors.uploads / "a", old):
+        os.utime(path, (0, 0))
+
+    def refuse(path, **options):
+        raise OSError(39, "Directory not empty", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", refuse)
+    visitors.remove_old(50)
+    assert [path.name for path in visitors.uploads.iterdir()] == ["a"]
 
 
 def test_cancelling_and_leaving_stop_the_work_at_the_next_frame(visitors, upload, engine):

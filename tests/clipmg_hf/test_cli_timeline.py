@@ -1,10 +1,12 @@
 """`clipmg timeline`, `clipmg explain`, `clipmg app`, and people and faces in `clipmg predict`."""
 
+import errno
 import json
 import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -187,6 +189,40 @@ def test_bad_input_is_one_line(run, videos, tmp_path):
         assert result.stderr.startswith("error: ") and part in result.stderr
 
 
+def write_file_without_frames(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        container.start_encoding()
+
+
+def test_every_command_says_what_is_wrong_with_its_input(run, video, points, tmp_path):
+    write_file_without_frames(tmp_path / "no_frames.avi")
+    write_openpose(tmp_path / "short", points[:9], "clip")
+    write_openpose(tmp_path / "large", points * (4, 4, 1), "clip")
+    for arguments, part in (
+        ([tmp_path / "no_frames.avi"], "no_frames.avi: holds no video frame; expected at least one"),
+        ([video, "--keypoints", tmp_path / "short"], f"short: 9 rows; expected 12, one for each frame of {video}"),
+        ([video, "--keypoints", tmp_path / "large"], f"of the points lie outside the 96 x 64 frames of {video}"),
+    ):
+        for command in ("timeline", "predict", "explain"):
+            result = run(*arguments, command=command)
+            assert (result.exit_code, result.stdout) == (1, ""), command
+            # Bars of progress may stand before it.
+            assert part in result.stderr.splitlines()[-1] and "error: " in result.stderr, command
+
+
+def test_a_full_disk_names_the_overlay(run, video, tmp_path, monkeypatch):
+    def fail(path, *args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("clipmg_hf.video_writing.av", SimpleNamespace(open=fail))
+    result = run(video, "--overlay", tmp_path / "a.mp4", "--quiet", command="predict")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: [Errno 28] No space left on device: '{tmp_path / 'a.mp4'}'\n"
+    assert not [path for path in tmp_path.iterdir() if "clipmg" in path.name or path.suffix == ".mp4"]
+
+
 # --- people and faces in predict
 
 
@@ -245,6 +281,13 @@ def test_explain(run, video, keypoints, loaded, tmp_path):
     assert json.loads(result.stdout)["label"]["name"] == label
     result = run(video, "--label", "sneezing", command="explain")
     assert (result.exit_code, result.stdout) == (1, "") and "sneezing" in result.stderr
+
+
+def test_explain_without_anybody(run, video, points, tmp_path):
+    write_openpose(tmp_path / "nobody", np.zeros_like(points), "clip")
+    for arguments, line in (([], "no keypoints"), (["--keypoints", tmp_path / "nobody"], "nobody in the keypoints")):
+        result = run(video, *arguments, command="explain")
+        assert result.exit_code == 0 and result.stdout.splitlines()[-1] == f"joints: {line}"
 
 
 def test_the_app_says_what_is_missing(run, monkeypatch):

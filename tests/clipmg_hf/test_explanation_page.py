@@ -104,6 +104,8 @@ def test_without_keypoints_the_page_says_so_and_removes_old_pictures(tmp_path, l
     page = (tmp_path / "index.html").read_text("utf-8")
     for text in ("No keypoint reached the model", "No joints reached the model", "the gate is fixed to the pictures"):
         assert text in page
+    # The whole frame was seen, and no skeleton.
+    assert "What is pale" not in page and "skeleton in mind" not in page
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Timelines of many videos: what is written, what is done again and what is not, and how it fails."""
 
+import contextlib
 import errno
 import json
 import os
@@ -235,6 +236,18 @@ def test_an_interrupted_video_goes_on_at_its_last_window(make, checkpoint, tmp_p
     (outcome,) = run_jobs(jobs, str(checkpoint), TimelineOptions(**SMALL))
     assert outcome.status == "done" and outcome.timeline.events == expected["a.mp4"].timeline.events
     assert names(folder) == {"a.csv", "a.json", "settings.json"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("the page cannot be written")])
+def test_begun_results_do_not_stay_beside_those_of_other_settings(make, tmp_path, monkeypatch, error):
+    def fail(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
+        patched.setattr(timeline_job, "write_timeline_page", fail)
+        make(formats=["csv", "elan", "page"])
+    make(window=6, formats=["json"], overwrite=True)
+    assert names(tmp_path / "out" / "a") == {"a.json", "settings.json"}
 
 
 def test_a_full_disk_stops_everything_and_leaves_nothing_half_written(make, tmp_path, monkeypatch):

@@ -1,21 +1,27 @@
 """Timelines of whole videos: people, windows, crops, interruptions, and keypoints that do not belong to the video."""
 
+import itertools
 import json
 
 import av
 import numpy as np
 import pytest
+import torch
 
 from clipmg_hf.inference import (
+    AttentionTrack,
+    FollowedPeople,
     crop_segments,
     crop_video,
     file_frames,
+    follow_people,
     load_model,
     predict_clip,
     predict_timeline,
     stream_windows,
 )
 from clipmg_hf.pose.subjects import NoPersonError
+from clipmg_hf.pose.tracking import Track
 from clipmg_hf.processing import OpenPoseSequence, VideoReader, get_layout
 from clipmg_hf.processing.geometry_clipmg import full_frame_crop
 from clipmg_hf.timeline.events import EventDecoding
@@ -69,6 +75,43 @@ def write_people(folder, *people):
         content = json.dumps({"version": 1.3, "people": entries})
         (folder / f"long_{index:012d}_keypoints.json").write_text(content)
     return folder
+
+
+def test_people_share_an_array_where_an_empty_frame_lies_between_them():
+    layout = get_layout("coco-17")
+    limits = {3: (0, 5), 4: (5, 8), 5: (6, 9), 6: (9, 12)}
+    others = tuple(
+        Track(number, np.arange(*frames), np.full((frames[1] - frames[0], 17, 3), number, np.float32))
+        for number, frames in limits.items()
+    )
+    subject = Track(0, np.arange(12), np.ones((12, 17, 3), np.float32))
+    people = FollowedPeople((subject,), others, layout, 12, "keypoints", "largest")
+    assert list(people.sequences()) == [0]
+    found = {number: points[:, 0, 0].tolist() for number, points in people.sequences(with_others=True).items()}
+    assert found == {
+        0: [1] * 12,
+        1: [3] * 5 + [0] + [5] * 3 + [0] * 3,
+        2: [0] * 5 + [4] * 3 + [0] + [6] * 3,
+    }
+
+
+def test_heads_that_are_in_no_track_are_known(long_video, points, tmp_path):
+    """Two points are too few to follow, and enough to show a face."""
+    layout = get_layout("openpose-137")
+    face = np.zeros_like(points)
+    for name in ("nose", "left_ear"):
+        face[20:22, layout.index(name)] = (80, 30, 0.9)
+    face[20:22, layout.index("left_ear"), 0] += 6
+    hand = np.zeros_like(points)
+    hand[40, layout.index("left_wrist")] = (80, 30, 0.9)
+    folder = write_people(tmp_path / "people", points, face, hand)
+    people = follow_people(long_video, keypoints=folder)
+    assert (len(people.subjects), people.others) == (1, ())
+    assert [track.frames.tolist() for track in people.unfollowed] == [[20], [21]]
+    shown = people.sequences(with_others=True)
+    assert list(people.sequences()) == [0] and list(shown) == [0, 1, 2]
+    for frame in (20, 21):
+        assert any(np.array_equal(points[frame], face[frame].astype(np.float32)) for points in shown.values())
 
 
 def predict(loaded, video, **values):
@@ -232,6 +275,8 @@ def test_events_are_decoded(loaded, long_video, points):
 def test_strides_that_share_few_images_are_noted(loaded, long_video, points):
     timeline = predict(loaded, long_video, keypoints=points, stride=7)
     assert any("A stride of 7 frames is no multiple" in note for note in timeline.notes)
+    # A single window shares nothing, whatever the stride.
+    assert not any("stride" in note for note in predict(loaded, long_video, window=15, stride=7, end=15).notes)
 
 
 # --- interruptions
@@ -331,6 +376,14 @@ def test_nobody(loaded, long_video, points, tmp_path):
     folder = write_people(tmp_path / "nobody", np.zeros_like(points))
     with pytest.raises(NoPersonError, match=r"nobody: nobody in any frame of .*long\.mp4"):
         predict(loaded, long_video, keypoints=folder)
+    with pytest.raises(NoPersonError, match=r"nobody in any frame within \[20, 70\) of .*long\.mp4"):
+        predict(loaded, long_video, keypoints=np.where(np.arange(70)[:, None, None] < 20, points, 0), start=20)
+
+
+def test_who_leaves_has_no_events_afterwards(loaded, long_video, points):
+    gone = np.where(np.arange(70)[:, None, None] < 20, points, 0)
+    timeline = predict(loaded, long_video, keypoints=gone, decoding=EventDecoding(threshold=0.01, min_duration=0))
+    assert max(window.end for window in timeline.windows) > 20 == max(event.end for event in timeline.events)
 
 
 def test_arguments_that_do_not_go_together(loaded, long_video, points):
@@ -340,3 +393,38 @@ def test_arguments_that_do_not_go_together(loaded, long_video, points):
         predict(loaded, np.zeros((20, HEIGHT, WIDTH, 3), np.uint8))
     with pytest.raises(ValueError, match=r"keypoints have the shape \(70, 137\); expected"):
         predict(loaded, long_video, keypoints=points[..., 0])
+
+
+def test_attention_is_that_of_the_windows(loaded, long_video, points):
+    """The mean over the windows that sampled a frame, until the next sampled one."""
+    model, processor = loaded
+    track = AttentionTrack()
+    timeline = predict(loaded, long_video, keypoints=points, attention=track)
+    crop = crop_video(
+        processor.convert_keypoints(points), WIDTH, HEIGHT, processor.crop_padding, SETTINGS["window"] // 2
+    )
+    expected: dict[int, list] = {}
+    whole = [window for window in timeline.windows if window.end - window.start == SETTINGS["window"]]
+    for window in whole:
+        inputs = processor(
+            str(long_video), points, intervals=(window.start, window.end), crops=crop, return_metadata=True
+        )
+        frame_indices = inputs.pop("clips")[0].frame_indices.tolist()
+        with torch.no_grad():
+            maps = model(**inputs, output_explanation=True).semantic_attention[0].mean(dim=0)
+        for frame, attention in zip(frame_indices, maps.numpy(), strict=True):
+            expected.setdefault(frame, []).append(attention)
+    # What follows is also seen by the last window, whose frames are not all there.
+    seen_by_whole_windows = range(whole[-1].start + SETTINGS["stride"])
+    frames = sorted(expected)
+    assert track(frames[0] - 1) is None
+    for frame, following in itertools.pairwise(frame for frame in frames if frame in seen_by_whole_windows):
+        for shown in (frame, following - 1):
+            attention, square = track(shown)
+            np.testing.assert_allclose(attention, np.mean(expected[frame], axis=0), atol=1e-6)
+            assert square == crop
+
+
+def test_attention_is_not_kept_in_partial_files(loaded, long_video, points, tmp_path):
+    with pytest.raises(ValueError, match="Got attention and partial_file"):
+        predict(loaded, long_video, keypoints=points, attention=AttentionTrack(), partial_file=tmp_path / "windows")

@@ -144,6 +144,14 @@ def test_somebody_who_is_no_subject_is_blurred_but_not_drawn(noise, tmp_path):
     assert roughness(frame[290:310, 510:590]) < 25
 
 
+def test_outside_the_interval_the_whole_picture_is_blurred(noise, tmp_path):
+    found = timeline(3, settings={"interval": [1, 2]})
+    points = head(400, 150) * np.array([0, 1, 0], np.float32)[:, None, None]
+    write_annotated_video(found, noise, tmp_path / "out.mp4", keypoints=points, layout=LAYOUT, blur_face=True)
+    frames = decode(tmp_path / "out.mp4")[0][:, 400:440, 600:760]
+    assert roughness(frames[1]) > 100 and max(roughness(frames[0]), roughness(frames[2])) < 25
+
+
 def test_what_does_not_belong_together_is_refused(video, points, tmp_path):
     out = tmp_path / "out.mp4"
     with pytest.raises(ValueError, match=r"clip\.mp4 has 12 frames; the timeline of clip\.mp4 has 11"):

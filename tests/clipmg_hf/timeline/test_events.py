@@ -6,7 +6,7 @@ import pytest
 
 from clipmg_hf.data.labels import IMIGUE_GROUPS, SMG_GROUPS, SMG_LABELS
 from clipmg_hf.modeling import IMIGUE_LABELS
-from clipmg_hf.timeline import Event, WindowScores
+from clipmg_hf.timeline import Event, Person, WindowScores
 from clipmg_hf.timeline.events import (
     NON_ILLUSTRATIVE_FILTER,
     EventDecoding,
@@ -132,6 +132,16 @@ def test_overlapping_windows_find_a_gesture():
         windows.append(window(start, start + 32, [share, 0.0, 1 - share, 0.0]))
     (event,) = (e for e in decode_events(windows, LABELS, PLAIN) if e.label == "nod")
     assert abs(event.start - 64) <= 4 and abs(event.end - 112) <= 4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 1.0])
+def test_nobody_has_events_where_they_are_not(smoothing):
+    windows = [window(start, start + 20, np.array([0.1, 0.9])) for start in range(0, 80, 5)]
+    person = Person(0, 30, 59, 30, (0, 0, 1, 1))
+    (event,) = decode_events(windows, ["a", "b"], plain(smoothing=smoothing), people=[person])
+    assert (event.start, event.end, event.score) == (30, 60, pytest.approx(0.9, abs=1e-5))
+    (event,) = decode_events(windows, ["a", "b"], plain(smoothing=smoothing))
+    assert (event.start, event.end) == (0, 95)
 
 
 def test_threshold_of_each_class():

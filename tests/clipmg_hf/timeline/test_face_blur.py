@@ -173,6 +173,20 @@ def test_a_sequence_without_a_head_is_blurred_as_a_whole():
     assert detail(blur(NOISE, 2), 500, 400) > 70
 
 
+def test_somebody_without_a_head_is_not_covered_by_the_head_of_who_was_there_before():
+    points = np.zeros((30, 25, 3), np.float32)
+    points[:10], points[11:20] = person(shift=(-60, 0)), person("mid_hip", shift=(250, 0))
+    blur = SequenceFaceBlur(points, LAYOUT)
+    for index in (11, 15, 19):
+        np.testing.assert_array_equal(blur(NOISE, index), blur_frame(NOISE))
+    for index in (5, 10, 25):
+        assert detail(blur(NOISE, index), 140, 150) < 1 and detail(blur(NOISE, index), 500, 400) > 70
+    # Before the head is found it is where that person's head is, not where the one before had it.
+    points[19] = person(shift=(250, 0))
+    blur = SequenceFaceBlur(points, LAYOUT)
+    assert detail(blur(NOISE, 11), 450, 150) < 1 and detail(blur(NOISE, 11), 600, 400) > 70
+
+
 def test_a_sequence_of_a_scaled_picture():
     blur = SequenceFaceBlur(np.stack([person()] * 3), LAYOUT)
     half = NOISE[:240, :320]
