@@ -2,213 +2,261 @@
 
     python -m benchmarks.timeline
 
-Takes about 6 minutes on a CPU and writes `benchmarks/results/timeline.md`. Time: the full-size model with random
-weights (ViT-B/16 at 224 pixels, 8 frames and 32 pose frames in a window of 32, stride 8, float32, one thread) on
-a part of a synthetic video with keypoints, in three ways: the engine, every window by itself (decoded once, as a loop
-over clips in memory would), and the vision tower alone on every frame that some window samples, which no engine can do
-without. Memory: a tiny model in a process of its own for each length, so that what it keeps for the video shows.
+Takes 5 minutes of processor time and writes `benchmarks/results/timeline.md` and `.json`. All in one thread and
+float32, with random weights, which cost what trained ones do, on synthetic videos with keypoints (320 x 180, H.264).
+
+Time: the model of the demo on 5 minutes, and the full-size one (ViT-B/16 at 224 pixels) on a few seconds, in three
+ways that take turns: the engine; every window by itself, so processor and model for each as for a clip; and, which no
+engine can do without, decoding the sampled frames and taking them through the vision tower once. Memory: the peak of a
+process of its own for each length; the video of 20 minutes is that of 5 four times over, the same packets.
 """
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import torch
 
 from benchmarks.data_loading import describe_machine
+from benchmarks.timeline_events import DENSE, LongVideo, make_video
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
+from clipmg_hf.data.synthetic import SyntheticConfig
+from clipmg_hf.demo import small_config
 from clipmg_hf.files import write_file
 from clipmg_hf.inference import WindowGrid, crop_video, predict_timeline
 from clipmg_hf.processing import VideoReader
 
 
-WIDTH, HEIGHT, RATE, WINDOW, STRIDE = 320, 180, 25, 32, 8
-TINY = {
-    "vision_config": {
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 64,
-        "patch_size": 16,
-    },
-    "hidden_size": 32,
-    "num_attention_heads": 2,
-    "pose_base_width": 4,
-    "pose_stage_blocks": (1, 1, 1),
-    "heatmap_size": 16,
-}
-ENGINE, CLIPS, TOWER = "timeline", "every window by itself", "vision tower alone, once per sampled frame"
+WINDOW, STRIDE, BATCH_SIZE = 32, 8, 16
+SEED, FPS = 80, SyntheticConfig().fps
+DEMO, FULL = "model of the demo", "full-size model"
+ENGINE, CLIPS, TOWER = "timeline", "every window by itself", "decoding and vision tower alone, once per sampled frame"
+CONFIGS: dict[str, Callable[[], CLIPMGConfig]] = {DEMO: lambda: small_config("gated"), FULL: CLIPMGConfig}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured."""
+    """What is measured. `repeats`: how many times 5 minutes are put together."""
 
-    seconds: float = 8.0
+    minutes: float = 5.0
+    full_size_seconds: float = 6.0
     rounds: int = 2
-    minutes: tuple[float, ...] = (2.0, 5.0, 20.0)
+    repeats: tuple[int, ...] = (1, 4)
 
 
-def write_video(path: Path, num_frames: int) -> None:
-    """A moving pattern; what is in the picture does not matter here."""
-    generator = np.random.default_rng(0)
-    pattern = generator.integers(0, 256, (HEIGHT // 10, WIDTH // 10, 3), np.uint8).repeat(10, 0).repeat(10, 1)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(num_frames):
-            frame = av.VideoFrame.from_ndarray(np.roll(pattern, index, axis=1), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-
-
-def make_keypoints(num_frames: int, num_keypoints: int) -> np.ndarray:
-    """Somebody in the middle of the picture: (N, K, 3) float32."""
-    generator = np.random.default_rng(0)
-    shape = generator.uniform((110, 30, 0.5), (210, 170, 1), size=(num_keypoints, 3))
-    noise = generator.normal(0, 1, (num_frames, num_keypoints, 3)) * (1, 1, 0)
-    return (shape + noise).astype(np.float32)
-
-
-def build(config: CLIPMGConfig) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
+def build(name: str) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
     """A model with random weights, and its processor."""
     torch.manual_seed(0)
-    return CLIPMGForMicroGestureClassification(config).eval(), CLIPMGProcessor.from_model_config(config)
+    model = CLIPMGForMicroGestureClassification(CONFIGS[name]()).eval()
+    return model, CLIPMGProcessor.from_model_config(model.config, crop_padding=0.1)
 
 
-def measure_time(settings: Settings, folder: Path) -> tuple[dict[str, list[float]], int, int]:
-    """Processor seconds of each way and round, sampled frames and windows."""
-    torch.set_num_threads(1)
-    model, processor = build(CLIPMGConfig())
-    num_frames = round(settings.seconds * RATE)
-    path = folder / "time.mp4"
-    write_video(path, num_frames)
-    keypoints = make_keypoints(num_frames, model.config.num_keypoints)
+def measure_time(name: str, video: LongVideo, num_frames: int, rounds: int) -> dict[str, Any]:
+    """Processor seconds of each way and round on the first frames, and what they were spent on."""
+    model, processor = build(name)
+    size = model.config.vision_config.image_size
     grid = WindowGrid.from_processor(processor, WINDOW, STRIDE)
     sampled = [index for index in range(num_frames) if grid.samples_image(index)]
     starts = range(0, grid.last_start(num_frames) + 1, STRIDE)
-    crop = crop_video(keypoints, WIDTH, HEIGHT, processor.crop_padding, WINDOW // 2)
+    scores: dict[str, np.ndarray] = {}
 
     def run_engine() -> None:
-        predict_timeline(path, model=model, processor=processor, keypoints=keypoints, window=WINDOW, stride=STRIDE)
+        timeline = predict_timeline(
+            video.path,
+            model=model,
+            processor=processor,
+            keypoints=video.keypoints,
+            window=WINDOW,
+            stride=STRIDE,
+            end=num_frames,
+            batch_size=BATCH_SIZE,
+        )
+        scores[ENGINE] = np.array([window.scores for window in timeline.windows])
 
     @torch.inference_mode()
     def run_clips() -> None:
-        with VideoReader(path) as reader:
-            frames = reader.read(np.arange(num_frames))
-        for start in starts:
-            interval = (start, min(start + WINDOW, num_frames))
-            model(**processor(frames, keypoints, intervals=interval, crops=crop), output_explanation=True)
+        per_batch = BATCH_SIZE // model.config.num_frames
+        found = []
+        with VideoReader(video.path) as reader:
+            points = processor.convert_keypoints(video.keypoints[:num_frames], "openpose-137").astype(np.float32)
+            crop = crop_video(points, reader.info.width, reader.info.height, processor.crop_padding, WINDOW // 2)
+            for first in range(0, len(starts), per_batch):
+                intervals = [(start, min(start + WINDOW, num_frames)) for start in starts[first : first + per_batch]]
+                rows = [points[slice(*interval)] for interval in intervals]
+                count = len(intervals)
+                inputs = processor([reader] * count, rows, intervals=intervals, crops=[crop] * count)
+                found.append(model(**inputs, output_explanation=True).logits.softmax(dim=-1).numpy())
+        scores[CLIPS] = np.concatenate(found)
 
     @torch.inference_mode()
     def run_tower() -> None:
-        for first in range(0, len(sampled), 16):
-            model.base_model.encode_frames(torch.zeros(1, len(sampled[first : first + 16]), 3, 224, 224))
+        with VideoReader(video.path) as reader:
+            for _ in reader.iter_read(sampled):
+                pass
+        for first in range(0, len(sampled), BATCH_SIZE):
+            count = len(sampled[first : first + BATCH_SIZE])
+            model.base_model.encode_frames(torch.zeros(1, count, 3, size, size))
 
     ways: dict[str, Callable[[], None]] = {ENGINE: run_engine, CLIPS: run_clips, TOWER: run_tower}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(settings.rounds):
-        for name, way in ways.items():
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(rounds):
+        for way, run in ways.items():
             start = time.process_time()
-            way()
-            seconds[name].append(time.process_time() - start)
-    return seconds, len(sampled), len(starts)
+            run()
+            seconds[way].append(time.process_time() - start)
+    # The last window ends with the video: the engine masks what it lacks, a shorter clip has another grid.
+    difference = float(np.abs(scores[ENGINE][:-1] - scores[CLIPS][:-1]).max())
+    counts = {"frames": num_frames, "windows": len(starts), "sampled": len(sampled)}
+    counts |= {"images_of_windows": len(starts) * model.config.num_frames}
+    spread = float(np.ptp(scores[ENGINE], axis=0).max())
+    return {"seconds": seconds, "largest_difference": difference, "spread": spread, **counts}
 
 
-def measure_memory(minutes: float, folder: Path) -> tuple[float, float]:
-    """Peak memory in MB of a process before and after the timeline of a video of this length."""
-    path = folder / f"{minutes:g}.mp4"
-    write_video(path, round(minutes * 60 * RATE))
-    command = [sys.executable, "-m", "benchmarks.timeline", "--memory_of", str(path)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    path.unlink()
-    before, after = output.split()
-    return float(before), float(after)
+def repeat_video(source: Path, target: Path, repeats: int) -> None:
+    """Put a video behind itself, packet by packet and without decoding."""
+    with av.open(str(target), "w", format="mp4") as output:
+        stream: Any = None
+        offset = 0
+        for _ in range(repeats):
+            with av.open(str(source)) as container:
+                video = container.streams.video[0]
+                stream = stream or output.add_stream_from_template(video)
+                for packet in container.demux(video):
+                    if packet.dts is None or packet.pts is None:
+                        continue
+                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
+                    output.mux(packet)
+                offset += video.duration or 0
 
 
-def print_memory(path: Path) -> None:
-    """In the process that is measured: peak memory after a short part of the video, and after all of it."""
-    torch.set_num_threads(1)
-    model, processor = build(CLIPMGConfig(**TINY))
+def measure_memory(video: LongVideo, repeats: int, folder: Path) -> list[dict[str, Any]]:
+    """Peak memory in MB of processes that make the timeline of a video, without and with its keypoints."""
+    path, points = folder / "repeated.mp4", folder / "repeated.npy"
+    repeat_video(video.path, path, repeats)
+    np.save(points, np.tile(video.keypoints, (repeats, 1, 1)))
+    rows = []
+    for keypoints in (None, points):
+        command = [sys.executable, "-m", "benchmarks.timeline", "--memory_of", str(path)]
+        command += [] if keypoints is None else ["--keypoints", str(keypoints)]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows.append({"keypoints": keypoints is not None, **json.loads(output)})
+    return rows
+
+
+def print_memory(path: Path, keypoints: Path | None) -> None:
+    """In the process that is measured: peak memory after 10 seconds of the video, and after all of it."""
+    model, processor = build(DEMO)
     with VideoReader(path) as reader:
-        num_frames = reader.info.num_frames
-    keypoints = make_keypoints(num_frames, model.config.num_keypoints)
-    peaks = []
-    for end in (10 * RATE, num_frames):
-        predict_timeline(
-            path, model=model, processor=processor, keypoints=keypoints, window=WINDOW, stride=STRIDE, end=end
-        )
-        status = Path("/proc/self/status").read_text(encoding="ascii")
-        peaks.append(int(status.split("VmHWM:")[1].split()[0]) / 1024)
-    print(*peaks)
+        num_frames, rate = reader.info.num_frames, reader.info.average_rate
+    common: dict[str, Any] = {"model": model, "processor": processor, "window": WINDOW, "stride": STRIDE}
+    predict_timeline(path, end=10, unit="seconds", **common)
+    before = read_peak()
+    points = None if keypoints is None else np.load(keypoints)
+    timeline = predict_timeline(path, keypoints=points, **common)
+    result = {"minutes": num_frames / rate / 60, "windows": len(timeline.windows)}
+    print(json.dumps({**result, "before": before, "after": read_peak()}))
 
 
-def format_report(
-    settings: Settings,
-    seconds: dict[str, list[float]],
-    num_sampled: int,
-    num_windows: int,
-    memory: dict[float, tuple[float, float]],
-) -> str:
-    """The two tables."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+def read_peak() -> float:
+    """Peak memory of this process so far, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def format_report(report: dict[str, Any]) -> str:
+    """Markdown of a report."""
     lines = [
         "# Timeline of a long video",
         "",
-        f"{date.today().isoformat()}, {describe_machine()}. `python -m benchmarks.timeline` makes these tables.",
+        f"{report['date']}, {report['machine']}. `{report['command']}` makes these tables.",
         "",
-        f"Processor seconds for {settings.seconds:g} seconds of video ({WIDTH} x {HEIGHT}, {RATE} frames per second), "
-        f"{num_windows} windows of {WINDOW} frames with a stride of {STRIDE}, which sample {num_sampled} images; "
-        f"median of {settings.rounds} rounds, the ways in turns; one thread, float32, the full-size model.",
+        f"Processor seconds in one thread, float32; windows of {WINDOW} frames with a stride of {STRIDE}, "
+        f"{BATCH_SIZE} images at a time; median of {report['settings']['rounds']} rounds, the ways in turns.",
         "",
-        "| way | seconds | per minute of video | ratio to the tower alone |",
-        "|---|---|---|---|",
+        "| model | way | seconds | from | to | per minute of video | ratio to the timeline | ratio to decoding and "
+        "tower |",
+        "|" + "---|" * 8,
     ]
-    for name, median in medians.items():
-        per_minute = median * 60 / settings.seconds
-        lines.append(f"| {name} | {median:.1f} | {per_minute:.0f} | {median / medians[TOWER]:.2f} |")
+    for name, result in report["time"].items():
+        medians = {way: statistics.median(values) for way, values in result["seconds"].items()}
+        minutes = result["frames"] / FPS / 60
+        for way, median in medians.items():
+            values = result["seconds"][way]
+            numbers = f"{median:.1f} | {min(values):.1f} | {max(values):.1f} | {median / minutes:.1f}"
+            ratios = f"{median / medians[ENGINE]:.2f} | {median / medians[TOWER]:.2f}"
+            lines.append(f"| {name} | {way} | {numbers} | {ratios} |")
+    for name, result in report["time"].items():
+        lines += [
+            "",
+            f"{name.capitalize()}: {result['frames']} frames, {result['windows']} windows, which hold "
+            f"{result['images_of_windows']} images, {result['sampled']} different ones. Largest difference of a score "
+            f"between the timeline and windows by themselves: {result['largest_difference']:.1e}; over the windows "
+            f"a score varies by up to {result['spread']:.1e}.",
+        ]
     lines += [
         "",
-        "Peak memory of a process with a tiny model, after 10 seconds of the video and after all of it. The keypoints "
-        "of the whole video are in memory, in the form that they are given and in that of the model.",
+        "Peak memory of a process with the model of the demo, after 10 seconds of the video without keypoints and "
+        "after all of it. Not flat: given keypoints of the whole video (137 points, 1.6 kB for a frame) are in memory "
+        "and are converted all at once; without them, events are decoded from score curves of the whole video.",
         "",
-        "| minutes | MB after 10 seconds | MB at the end | more |",
-        "|---|---|---|---|",
+        "| minutes | keypoints | windows | MB after 10 seconds | MB at the end | more |",
+        "|---|---|---|---|---|---|",
     ]
-    for minutes, (before, after) in memory.items():
-        lines.append(f"| {minutes:g} | {before:.0f} | {after:.0f} | {after - before:.0f} |")
+    for row in report["memory"]:
+        numbers = f"{row['before']:.0f} | {row['after']:.0f} | {row['after'] - row['before']:.0f}"
+        given = "given" if row["keypoints"] else "none"
+        lines.append(f"| {row['minutes']:.1f} | {given} | {row['windows']} | {numbers} |")
     return "\n".join(lines) + "\n"
+
+
+def measure(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Everything, and the date and machine."""
+    video = make_video(folder, DENSE, SEED, settings.minutes)
+    memory = [row for repeats in settings.repeats for row in measure_memory(video, repeats, folder)]
+    lengths = {DEMO: len(video.keypoints), FULL: round(settings.full_size_seconds * FPS)}
+    times = {name: measure_time(name, video, length, settings.rounds) for name, length in lengths.items()}
+    return {
+        "date": date.today().isoformat(),
+        "machine": describe_machine(),
+        "command": "python -m benchmarks.timeline",
+        "settings": {**asdict(settings), "window": WINDOW, "stride": STRIDE, "batch_size": BATCH_SIZE},
+        "time": times,
+        "memory": memory,
+    }
 
 
 def main() -> None:
     """Parse the command line, measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "timeline.md")
-    parser.add_argument("--seconds", type=float, default=Settings.seconds)
+    parser.add_argument("--minutes", type=float, default=Settings.minutes)
+    parser.add_argument("--full_size_seconds", type=float, default=Settings.full_size_seconds)
     parser.add_argument("--rounds", type=int, default=Settings.rounds)
-    parser.add_argument("--minutes", type=float, nargs="+", default=Settings.minutes)
+    parser.add_argument("--repeats", type=int, nargs="+", default=Settings.repeats)
     parser.add_argument("--memory_of", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--keypoints", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    torch.set_num_threads(1)
     if args.memory_of is not None:
-        print_memory(args.memory_of)
+        print_memory(args.memory_of, args.keypoints)
         return
-    settings = Settings(args.seconds, args.rounds, tuple(args.minutes))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        memory = {minutes: measure_memory(minutes, folder) for minutes in settings.minutes}
-        report = format_report(settings, *measure_time(settings, folder), memory)
-    write_file(args.output, report)
-    print(report)
+    settings = Settings(args.minutes, args.full_size_seconds, args.rounds, tuple(args.repeats))
+    with tempfile.TemporaryDirectory() as folder:
+        report = measure(settings, Path(folder))
+    write_file(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
+    write_file(args.output, format_report(report))
+    print(format_report(report))
 
 
 if __name__ == "__main__":

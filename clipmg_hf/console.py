@@ -20,14 +20,17 @@ INTERRUPTED = "interrupted; run the same command again to go on"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call the main function of a script and exit with the status that it returns; `None` is 0."""
-    with errors_to_exit():
+def run(main: Callable[[], int | None], interrupted: str = INTERRUPTED) -> NoReturn:
+    """Call the main function of a script and exit with the status that it returns; `None` is 0.
+
+    `interrupted` is said after Ctrl-C.
+    """
+    with errors_to_exit(interrupted):
         sys.exit(main())
 
 
 @contextmanager
-def errors_to_exit() -> Iterator[None]:
+def errors_to_exit(interrupted: str = INTERRUPTED) -> Iterator[None]:
     """Turn what a user can cause into a message and an exit status; what is a mistake of ours keeps its traceback.
 
     Raises:
@@ -37,7 +40,7 @@ def errors_to_exit() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _exit(INTERRUPTED, 130)
+        _exit(interrupted, 130)
     except BrokenPipeError:
         # Whoever read the output, such as `head`, has enough; the flush at the end must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -77,6 +77,7 @@ def write_explanation(
     curves = tuple(curve for curve in gate_curves(windows) if not np.isnan(curve.gate).all())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _refuse_to_unblur(folder, blur_face)
     # Without pose the gate is fixed, and tells nothing.
     gate = frames.explanation.gate if prediction.pose_used else None
     pictures: list[str] = []
@@ -90,13 +91,23 @@ def write_explanation(
     if gate is not None or curves:
         plot_gate(gate, curves, folder / GATE_FILE)
         pictures.append(GATE_FILE)
-    values = explanation_to_dict(prediction, influence, windows)
+    values = {**explanation_to_dict(prediction, influence, windows), "faces_blurred": blur_face}
     write_file(folder / JSON_FILE, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     write_file(folder / PAGE_FILE, _page(prediction, influence, curves, pictures, blur_face))
     # A picture of an earlier run may show a face that is to be blurred now.
     for name in set(_FILES) - {JSON_FILE, PAGE_FILE, *pictures}:
         (folder / name).unlink(missing_ok=True)
     return [folder / name for name in (JSON_FILE, *pictures, PAGE_FILE)]
+
+
+def _refuse_to_unblur(folder: Path, blur_face: bool) -> None:
+    """Raise a ValueError if pictures with blurred faces would be replaced by others."""
+    try:
+        was_blurred = json.loads((folder / JSON_FILE).read_text(encoding="utf-8")).get("faces_blurred", False)
+    except FileNotFoundError:
+        return
+    if was_blurred and not blur_face:
+        raise ValueError(f"{folder} holds pictures with blurred faces; expected --blur-face again, or another folder.")
 
 
 def explanation_to_dict(

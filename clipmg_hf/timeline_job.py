@@ -290,6 +290,9 @@ class _Work:
 
     def run(self, job: VideoJob, show_progress: bool = False) -> VideoOutcome:
         """Make the results of one video; what is wrong with it becomes an outcome."""
+        # A model that cannot be used must not leave a folder that is claimed for it.
+        if self._loaded is None and not self.state(job).is_done:
+            self._loaded = _load(self.model, self.options)
         try:
             job.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(job.folder / _LOCK_FILE, timeout=0):
@@ -312,8 +315,7 @@ class _Work:
         # With the files' names: results of other settings must not find them and stay beside them.
         write_file(job.folder / _STARTED_FILE, _render_record(settings, _planned_files(job, self.options)))
         (job.folder / SETTINGS_FILE).unlink(missing_ok=True)
-        if self._loaded is None:
-            self._loaded = _load(self.model, self.options)
+        assert self._loaded is not None
         try:
             timeline, files = _make_results(job, *self._loaded, self.options, show_progress)
         except Exception as error:
@@ -377,7 +379,7 @@ def _make_results(
     )
     # Always there: it tells what was found when the video is skipped.
     formats = dict.fromkeys(["json", *(name for name in options.formats if name not in ("page", "video"))])
-    files = write_timeline(timeline, job.folder, formats)
+    files = write_timeline(timeline, job.folder, formats, video=job.video)
     annotated = None
     if "video" in options.formats:
         from clipmg_hf.timeline.annotated_video import write_annotated_video

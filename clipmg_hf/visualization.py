@@ -314,8 +314,10 @@ def _curves(log_history: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, tup
             else:
                 continue
             steps, values = panels[panel].setdefault(name, ([], []))
-            steps.append(entry["step"])
-            values.append(value)
+            # After training the best model may be evaluated again, under the number of the last step.
+            if entry["step"] not in steps[-1:]:
+                steps.append(entry["step"])
+                values.append(value)
     return panels
 
 

@@ -37,4 +37,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, interrupted="interrupted; to go on, run the same command with --resume_from_checkpoint last")

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from clipmg_hf.console import run
 from clipmg_hf.data.synthetic_motion import Body, animate, pose_keypoints, wander
 from clipmg_hf.data.synthetic_rendering import SHAKE_STEPS, ClipStyle, PersonStyle, Prop, SceneRenderer, SceneStyle
 
@@ -108,7 +109,8 @@ class SyntheticConfig:
     def __post_init__(self) -> None:
         if self.clips_per_video < len(_IN_EVERY_VIDEO):
             raise ValueError(
-                f"Every video holds {len(_IN_EVERY_VIDEO)} classes, got clips_per_video={self.clips_per_video}."
+                f"clips_per_video is {self.clips_per_video}; expected at least {len(_IN_EVERY_VIDEO)}, one of each "
+                "class that is in every video."
             )
         if not 16 <= self.min_clip_frames <= self.max_clip_frames:
             raise ValueError(
@@ -481,7 +483,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
 
 
 __all__ = [

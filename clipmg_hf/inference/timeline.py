@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 # Frames that a pose estimator gets together.
 POSE_BATCH_SIZE = 8
+# Frames whose keypoints are converted together.
+BLOCK = 1000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -391,8 +393,14 @@ def _prepare_subjects(
     subjects, notes = [], []
     for track in people.subjects:
         points = to_sequence(track, info.num_frames)
-        points = processor.convert_keypoints(points, people.layout.name, missing="mask").astype(np.float32)
-        subjects.append(_Subject(describe(track), points))
+        # In blocks: the conversion of an hour at once takes a gigabyte.
+        blocks = [
+            processor.convert_keypoints(points[first : first + BLOCK], people.layout.name, missing="mask").astype(
+                np.float32
+            )
+            for first in range(0, info.num_frames, BLOCK)
+        ]
+        subjects.append(_Subject(describe(track), np.concatenate(blocks)))
         # Outside an interval nobody was looked for.
         if interval == (0, info.num_frames):
             everybody = (*people.subjects, *people.others)

@@ -1,7 +1,8 @@
 """Timelines for BORIS: a project of format 7.0; BORIS 8.27 and 10.0 were seen to read it.
 
 It holds an ethogram of the classes as state events, in categories where events have groups, the people as subjects,
-and one observation of the video, which is looked for beside the file. Comments of events give score and gate.
+and one observation of the video, which is looked for beside the file or where its path leads. Comments of events give
+score and gate.
 BORIS can also import that observation into another project (File, Import observations).
 """
 
@@ -66,8 +67,7 @@ def _make_ethogram(timeline: Timeline) -> dict[str, dict[str, Any]]:
     }
 
 
-def _make_observation(timeline: Timeline, events: list[list[Any]], date: str) -> dict[str, Any]:
-    video = one_line(timeline.video)
+def _make_observation(timeline: Timeline, video: str, events: list[list[Any]], date: str) -> dict[str, Any]:
     return {
         "file": {str(player): [video] if player == 1 else [] for player in range(1, NUM_PLAYERS + 1)},
         "type": "MEDIA",
@@ -94,10 +94,13 @@ def _make_observation(timeline: Timeline, events: list[list[Any]], date: str) ->
     }
 
 
-def render_boris(timeline: Timeline) -> str:
-    """The project of a timeline. ASCII, because BORIS reads it in the encoding of the operating system."""
+def render_boris(timeline: Timeline, video: str | None = None) -> str:
+    """The project of a timeline; `video` is the path from the file to the video.
+
+    ASCII, because BORIS reads it in the encoding of the operating system.
+    """
     date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    video = one_line(timeline.video)
+    name = one_line(timeline.video)
     tracks = _list_tracks(timeline)
     ethogram = _make_ethogram(timeline)
     people = [name_row(person, 0) for person in list_people(timeline)]
@@ -105,12 +108,12 @@ def render_boris(timeline: Timeline) -> str:
     project = {
         "time_format": "hh:mm:ss",
         "project_date": date,
-        "project_name": video,
+        "project_name": name,
         "project_description": "",
         "project_format_version": PROJECT_FORMAT,
         "subjects_conf": {str(i): {"key": "", "name": name, "description": ""} for i, name in enumerate(subjects)},
         "behaviors_conf": ethogram,
-        "observations": {video: _make_observation(timeline, _list_events(tracks), date)},
+        "observations": {name: _make_observation(timeline, one_line(video or name), _list_events(tracks), date)},
         "behavioral_categories": sorted({behavior["category"] for behavior in ethogram.values()} - {""}),
         "behavioral_categories_config": {},
         "independent_variables": {},

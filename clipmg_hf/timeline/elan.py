@@ -75,7 +75,7 @@ class _Document:
 
 def _make_header(video: str, num_annotations: int) -> ET.Element:
     header = ET.Element("HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
-    url = f"./{one_line(video)}"
+    url = one_line(video) if video.startswith("../") else f"./{one_line(video)}"
     kind = mimetypes.guess_type(video)[0] or ""
     kind = kind if kind.startswith("video/") else "unknown"
     ET.SubElement(header, "MEDIA_DESCRIPTOR", {"MEDIA_URL": url, "MIME_TYPE": kind, "RELATIVE_MEDIA_URL": url})
@@ -106,8 +106,8 @@ def _make_types(cve_ids: dict[str, str]) -> list[ET.Element]:
     ]
 
 
-def render_elan(timeline: Timeline) -> str:
-    """The annotation document of a timeline, times in milliseconds."""
+def render_elan(timeline: Timeline, video: str | None = None) -> str:
+    """The annotation document of a timeline, times in milliseconds; `video` is the path from the file to the video."""
     labels = dict.fromkeys(one_line(label) for label in timeline.labels)
     document = _Document({label: f"cve{i}" for i, label in enumerate(labels)})
     details = _describe_event(timeline)
@@ -127,7 +127,7 @@ def render_elan(timeline: Timeline) -> str:
             "xsi:noNamespaceSchemaLocation": SCHEMA,
         },
     )
-    root.append(_make_header(timeline.video, document.num_annotations))
+    root.append(_make_header(video or timeline.video, document.num_annotations))
     root.append(time_order)
     root.extend(document.tiers)
     root.extend(_make_types(document.cve_ids))

@@ -15,6 +15,7 @@
 | textgrid | `.TextGrid`    | Praat                                |
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from os import PathLike
@@ -36,10 +37,11 @@ _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
 class Format(NamedTuple):
-    """How a timeline becomes a file: what the name ends in, and its text."""
+    """How a timeline becomes a file: what the name ends in, its text, and whether that also takes the video's path."""
 
     suffix: str
-    render: Callable[[Timeline], str]
+    render: Callable[..., str]
+    names_video: bool = False
 
 
 FORMATS: dict[str, Format] = {
@@ -47,8 +49,8 @@ FORMATS: dict[str, Format] = {
     "tsv": Format(".tsv", render_tsv),
     "windows": Format(".windows.csv", render_window_csv),
     "json": Format(".json", render_json),
-    "elan": Format(".eaf", render_elan),
-    "boris": Format(".boris", render_boris),
+    "elan": Format(".eaf", render_elan, names_video=True),
+    "boris": Format(".boris", render_boris, names_video=True),
     "webvtt": Format(".vtt", render_webvtt),
     "textgrid": Format(".TextGrid", render_textgrid),
 }
@@ -64,14 +66,17 @@ def write_timeline(
     folder: str | PathLike,
     formats: Iterable[str] = tuple(FORMATS),
     stem: str | None = None,
+    video: str | PathLike | None = None,
 ) -> list[Path]:
     """Write a timeline to a folder.
 
     Args:
         timeline (`Timeline`): What to write.
-        folder (`str` or `PathLike`): Where to; it is made if needed. ELAN and BORIS look for the video there.
+        folder (`str` or `PathLike`): Where to; it is made if needed.
         formats (`Iterable[str]`, defaults to all): Names in [`FORMATS`].
         stem (`str`, *optional*): Name of the files without their endings; by default that of the video.
+        video (`str` or `PathLike`, *optional*): Where the video is; ELAN and BORIS get the way there from the folder.
+            By default they look for it in the folder.
 
     Returns:
         `list[Path]`: The files in the order of `formats`. Each is there as a whole or, if it could not be written, as
@@ -85,7 +90,11 @@ def write_timeline(
         raise ValueError(f"format {unknown[0]!r} is unknown; expected one of {', '.join(FORMATS)}.")
     folder = Path(folder)
     stem = make_stem(timeline.video) if stem is None else stem
-    contents = {folder / f"{stem}{FORMATS[name].suffix}": FORMATS[name].render(timeline) for name in names}
+    way = None if video is None else Path(os.path.relpath(video, folder)).as_posix()
+    contents = {
+        folder / f"{stem}{form.suffix}": form.render(timeline, way) if form.names_video else form.render(timeline)
+        for form in map(FORMATS.__getitem__, names)
+    }
     folder.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
         write_file(path, content)

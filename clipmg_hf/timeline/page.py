@@ -139,7 +139,7 @@ def _page(timeline: Timeline, source: str | None, faces_blurred: bool) -> str:
 def _watch(timeline: Timeline, source: str | None) -> str:
     """The video beside the table of events."""
     if source is None:
-        player = html_page.missing("No video was given; a click on an event moves the line in the timeline.")
+        player = html_page.missing("The video is not shown here; a click on an event moves the line in the timeline.")
     else:
         player = (
             f'<video controls preload="metadata" src="{escape(source)}"></video>\n'

@@ -133,6 +133,13 @@ def test_blurring_changes_every_frame(tmp_path, prediction, influence):
     assert "blurred; people without keypoints are not" in (tmp_path / "index.html").read_text("utf-8")
 
 
+def test_blurred_pictures_are_not_replaced_by_others(tmp_path, prediction, influence):
+    write_explanation(prediction, influence, tmp_path, blur_face=True)
+    with pytest.raises(ValueError, match="holds pictures with blurred faces; expected --blur-face again"):
+        write_explanation(prediction, influence, tmp_path)
+    assert write_explanation(prediction, influence, tmp_path, blur_face=True)
+
+
 def test_blurring_covers_bystanders(prediction):
     explanation = prediction.explanation
     index = explanation.clip.frame_indices[:1]

@@ -309,7 +309,12 @@ def test_json_files_of_the_body_alone_have_the_same_layout(tmp_path):
     skeleton = read_skeleton(tmp_path / "0001", "openpose_json")
     assert skeleton.layout == "openpose-137" and not skeleton.facts["face_and_hands"]
     np.testing.assert_array_equal(skeleton.keypoints[:, :25], person()[:, :25])
-    assert not skeleton.keypoints[:, 25:].any()
+    layout = get_layout("openpose-137")
+    roots = {layout.index(f"{side}_hand_0"): layout.index(f"{side}_wrist") for side in ("left", "right")}
+    for root, wrist in roots.items():
+        np.testing.assert_array_equal(skeleton.keypoints[:, root], skeleton.keypoints[:, wrist])
+    others = [index for index in range(25, 137) if index not in roots]
+    assert not skeleton.keypoints[:, others].any()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,14 @@ def test_what_fails_for_every_video_fails_before_the_model_is_loaded(make, monke
         make(**values)
 
 
+def test_a_wrong_model_leaves_nothing(make, checkpoint, videos, tmp_path):
+    jobs = plan_jobs(find_videos(videos), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"holds no config\.json"):
+        list(run_jobs(jobs, str(videos), TimelineOptions(**SMALL)))
+    assert not (tmp_path / "out").exists()
+    assert set(statuses(make()).values()) == {"done"}
+
+
 # --- which videos
 
 

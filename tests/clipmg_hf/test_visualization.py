@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipmg_hf import IMIGUE_LABELS
+from clipmg_hf import IMIGUE_LABELS, visualization
 from clipmg_hf.inference import predict_clip
 from clipmg_hf.processing import SquareCrop, get_layout
 from clipmg_hf.visualization import (
@@ -287,6 +287,11 @@ def test_learning_curves(tmp_path):
     with pytest.raises(ValueError, match=r"Nothing to plot in 1 log entries; expected 'loss'"):
         plot_learning_curves(LOG[-1:], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_the_best_model_evaluated_at_the_end_is_no_point_of_the_curves():
+    log = [{"step": 1, "eval_loss": 2.0}, {"step": 2, "eval_loss": 3.0}, {"step": 2, "eval_loss": 2.0}]
+    assert visualization._curves(log)["Loss"] == {"validation": ([1, 2], [2.0, 3.0])}
 
 
 @pytest.mark.parametrize("num_classes", [2, 9, 32])

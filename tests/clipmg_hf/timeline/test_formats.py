@@ -532,6 +532,19 @@ def test_odd_names_of_videos(tmp_path):
     ]
 
 
+def test_elan_and_boris_find_a_video_elsewhere(tmp_path):
+    """By the way from the folder of the results to the video."""
+    timeline = make_timeline(video="talk.mp4")
+    elan, boris = write_timeline(
+        timeline, tmp_path / "out" / "talk", ["elan", "boris"], video=tmp_path / "in" / "talk.mp4"
+    )
+    media = ET.parse(elan).getroot().find("HEADER/MEDIA_DESCRIPTOR").attrib
+    assert media["MEDIA_URL"] == media["RELATIVE_MEDIA_URL"] == "../../in/talk.mp4"
+    (observation,) = json.loads(boris.read_text())["observations"].values()
+    assert observation["file"]["1"] == ["../../in/talk.mp4"]
+    assert list(observation["media_info"]["fps"]) == ["../../in/talk.mp4"]
+
+
 def test_an_unknown_format_is_named(tmp_path):
     with pytest.raises(ValueError, match="'srt' is unknown; expected one of csv, tsv"):
         write_timeline(make_timeline(), tmp_path / "a", ["csv", "srt"])

@@ -125,7 +125,9 @@ def test_nothing_is_asked_of_the_network(tmp_path, video):
 def test_a_timeline_without_events_windows_or_video(tmp_path):
     text = write_timeline_page(timeline((), (), windows=(), settings={}, notes=()), tmp_path).read_text()
     assert (
-        "No gesture was found." in text and "No video was given" in text and "<video" not in text.split("<script>")[0]
+        "No gesture was found." in text
+        and "The video is not shown here" in text
+        and "<video" not in text.split("<script>")[0]
     )
     assert "Settings" not in text and "How the timeline was made" not in text
 
