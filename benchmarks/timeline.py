@@ -207,8 +207,9 @@ def format_report(report: dict[str, Any]) -> str:
     lines += [
         "",
         "Peak memory of a process with the model of the demo, after 10 seconds of the video without keypoints and "
-        "after all of it. Not flat: given keypoints of the whole video (137 points, 1.6 kB for a frame) are in memory "
-        "and are converted all at once; without them, events are decoded from score curves of the whole video.",
+        "after all of it. Not flat with given keypoints: those of the whole video (137 points, 1.6 kB for a frame), "
+        "and a copy that is sorted by people, are in memory; without them, events are decoded from score curves of "
+        "the whole video.",
         "",
         "| minutes | keypoints | windows | MB after 10 seconds | MB at the end | more |",
         "|---|---|---|---|---|---|",

@@ -392,15 +392,14 @@ def _prepare_subjects(
         )
     subjects, notes = [], []
     for track in people.subjects:
-        points = to_sequence(track, info.num_frames)
+        points = np.zeros((info.num_frames, get_layout(processor.keypoint_layout).num_keypoints, 3), np.float32)
         # In blocks: the conversion of an hour at once takes a gigabyte.
-        blocks = [
-            processor.convert_keypoints(points[first : first + BLOCK], people.layout.name, missing="mask").astype(
-                np.float32
+        for first in range(0, len(track), BLOCK):
+            rows = slice(first, first + BLOCK)
+            points[track.frames[rows]] = processor.convert_keypoints(
+                track.keypoints[rows], people.layout.name, missing="mask"
             )
-            for first in range(0, info.num_frames, BLOCK)
-        ]
-        subjects.append(_Subject(describe(track), np.concatenate(blocks)))
+        subjects.append(_Subject(describe(track), points))
         # Outside an interval nobody was looked for.
         if interval == (0, info.num_frames):
             everybody = (*people.subjects, *people.others)

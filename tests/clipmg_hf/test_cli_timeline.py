@@ -128,7 +128,7 @@ def test_processes_give_what_one_gives(checkpoint, videos, tmp_path):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from clipmg_hf import cli
 from clipmg_hf.inference import timeline
 
@@ -141,6 +141,8 @@ def slow(*args):
         time.sleep(60)
 
 timeline._run = slow
+# A shell that starts the tests in the background has the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 cli.main()
 """
 
