@@ -28,10 +28,10 @@ from clipmg_hf import timeline_job
 
 write_timeline = timeline_job.write_timeline
 
-def write(timeline, *rest):
+def write(timeline, *rest, **options):
     if timeline.video == "d.mp4":
         os.kill(os.getpid(), signal.SIGKILL)
-    return write_timeline(timeline, *rest)
+    return write_timeline(timeline, *rest, **options)
 
 timeline_job.write_timeline = write
 script = sys.argv.pop(1)
