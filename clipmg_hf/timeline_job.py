@@ -216,7 +216,9 @@ def run_share(
     for outcome in run_jobs(share, model, options, overwrite=overwrite):
         outcomes.append(outcome)
         say = f"failed: {outcome.error}" if outcome.error else outcome.status
-        print(f"process {state.process_index}: {outcome.job.video.name} {say}", file=sys.stderr, flush=True)
+        # One write a line: `print` writes the line end by itself, and the lines of two processes may mix.
+        sys.stderr.write(f"process {state.process_index}: {outcome.job.video.name} {say}\n")
+        sys.stderr.flush()
     shares = [outcomes]
     if state.num_processes > 1:
         shares = [[]] * state.num_processes
