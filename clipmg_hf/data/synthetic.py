@@ -99,6 +99,9 @@ class SyntheticConfig:
     point_dropout: float = 0.01
     hand_dropout: float = 0.05
     frame_dropout: float = 0.008
+    # Streams that fail: shares of clips in which the pose detector guesses, and of others that lie in the dark.
+    pose_failure_rate: float = 0.0
+    dark_rate: float = 0.0
     # Scene: largest camera offset in pixels, relative lighting change, shares of clips with a hat and with an object
     # on the desk.
     camera_shake: float = 1.5
@@ -122,6 +125,11 @@ class SyntheticConfig:
             )
         if self.width % 2 or self.height % 2:
             raise ValueError(f"H.264 yuv420p needs an even frame size, got {self.width} x {self.height}.")
+        if not (self.pose_failure_rate >= 0 <= self.dark_rate and self.pose_failure_rate + self.dark_rate <= 1):
+            raise ValueError(
+                f"Need shares that sum to 1 at most, got pose_failure_rate={self.pose_failure_rate} and "
+                f"dark_rate={self.dark_rate}."
+            )
         if not (0 <= self.camera_shake <= 2.5 and 0 <= self.flicker <= 0.05):
             raise ValueError(
                 f"Need 0 <= camera_shake={self.camera_shake} <= 2.5 and 0 <= flicker={self.flicker} <= 0.05."
@@ -168,6 +176,7 @@ class SyntheticVideo:
     keypoints: Array  # (N, 137, 3) x, y, confidence as a detector would give them; missing points are 0, 0, 0
     clean_keypoints: Array  # (N, 137, 2) what the frames are drawn from: no noise, nothing missing
     clip_styles: list[ClipStyle]
+    dark_clips: list[bool]
     _renderer: SceneRenderer
     _camera: tuple[Array, Array, Array]  # offset (N, 2), lighting (N,), clip in view (N,)
     _fps: int
@@ -178,8 +187,23 @@ class SyntheticVideo:
     def frame(self, index: int) -> NDArray[np.uint8]:
         """One frame, (height, width, 3) uint8 RGB."""
         shake, gain, owner = (track[index] for track in self._camera)
-        style = self.clip_styles[int(owner)]
-        return self._renderer.render(self.clean_keypoints[index], style, shake, float(gain), index / self._fps)
+        style = self.clip_style(index)
+        frame = self._renderer.render(self.clean_keypoints[index], style, shake, float(gain), index / self._fps)
+        return _darken(frame, int(self.video_id), index) if self.dark_clips[int(owner)] else frame
+
+    @property
+    def unit(self) -> float:
+        """Pixels of a body unit in this video."""
+        return self._renderer.unit
+
+    def clip_style(self, index: int) -> ClipStyle:
+        """Hat and objects in a frame."""
+        return self.clip_styles[int(self._camera[2][index])]
+
+    def desk_edge(self, index: int) -> tuple[float, float]:
+        """What the shaking camera adds to x of the desk, and y of its upper edge in a frame, in pixels."""
+        shake = self._camera[0][index]
+        return float(shake[0]), float(shake[1]) + self._renderer.scene.desk_top
 
     def frames(self) -> Iterator[NDArray[np.uint8]]:
         """All frames in order."""
@@ -214,8 +238,13 @@ def generate_video(
         scene=SceneStyle.random(rng, config.width, body.unit, desk_top, body.origin[0]),
     )
     observed = _observe(clean, motion.yaw, config, config.rng("detector", video))
+    faults = [float(config.rng("faults", video, index).random()) for index in range(len(labels))]
+    for index, (_, start, end) in enumerate(labels):
+        if faults[index] < config.pose_failure_rate:
+            observed[start : end + 1] = _guess(observed[start : end + 1], config.rng("guesses", video, index))
+    dark = [fault >= 1 - config.dark_rate for fault in faults]
     return SyntheticVideo(
-        video_id, subject, labels, observed, clean, styles, renderer, (shake, gain, owner), config.fps
+        video_id, subject, labels, observed, clean, styles, dark, renderer, (shake, gain, owner), config.fps
     )
 
 
@@ -326,6 +355,29 @@ def _observe(clean: Array, yaw: Array, config: SyntheticConfig, rng: np.random.G
     missing |= rng.random((num_frames, 1)) < config.frame_dropout
     keypoints[missing] = 0.0
     return keypoints
+
+
+def _guess(keypoints: Array, rng: np.random.Generator) -> Array:
+    """What a detector reports that does not see the person well: points (n, 137, 3) anywhere near, at half confidence.
+
+    They stay in the box of the true ones, so that a crop around them still holds the person.
+    """
+    seen = keypoints[..., 2] > 0
+    if not seen.any():
+        return keypoints
+    low, high = keypoints[seen, :2].min(0), keypoints[seen, :2].max(0)
+    guess = keypoints.copy()
+    guess[..., :2] += 0.12 * (high - low).max() * rng.normal(size=guess[..., :2].shape)
+    guess[..., :2] = np.clip(guess[..., :2], low, high)
+    guess[..., 2] *= 0.5
+    guess[~seen] = 0.0
+    return guess
+
+
+def _darken(frame: NDArray[np.uint8], *ids: int) -> NDArray[np.uint8]:
+    """What a camera shows of a dark room: little of the scene (height, width, 3), and noise, the same each time."""
+    noise = np.random.default_rng(ids).normal(0.0, 40.0, frame.shape)
+    return np.clip(24 + 0.12 * frame + noise, 0, 255).astype(np.uint8)
 
 
 def _write_video(root: Path, config: SyntheticConfig, plan: VideoPlan) -> None:

@@ -98,11 +98,13 @@ def test_the_comparison_asks_for_more_than_the_spread():
     ]
 
 
+@pytest.mark.parametrize("config_file", ["synthetic", "synthetic_frozen", "imigue_full"])
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_variant_is_an_argument_of_the_training_script(name, tmp_path):
+def test_every_variant_is_an_argument_of_the_training_script(name, config_file, tmp_path):
     words = [*VARIANTS[name].overrides, *ablation.FIXED_OVERRIDES, "--output_dir", str(tmp_path), "--use_cpu", "true"]
-    arguments = parse_arguments(["hub_scripts/configs/synthetic.yaml", *words])
-    full = parse_arguments(["hub_scripts/configs/synthetic.yaml", *words[len(VARIANTS[name].overrides) :]])
+    words += ["--bf16", "false"]
+    path = f"hub_scripts/configs/{config_file}.yaml"
+    arguments, full = parse_arguments([path, *words]), parse_arguments([path, *words[len(VARIANTS[name].overrides) :]])
     assert (arguments.config != full.config) == (name != "full")
 
 

@@ -99,7 +99,7 @@ def test_every_configuration_runs(folders, tmp_path, name):
 def test_the_headers_say_command_cost_and_expected_result():
     assert set(EXPERIMENTS) == {
         *("imigue_full", "imigue_no_pose", "imigue_pose_only", "imigue_no_attention", "imigue_concat"),
-        *("smg", "ma52", "synthetic"),
+        *("smg", "ma52", "synthetic", "synthetic_frozen"),
     }
     for name in EXPERIMENTS:
         text = (CONFIGS / f"{name}.yaml").read_text()

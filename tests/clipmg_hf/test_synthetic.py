@@ -339,3 +339,39 @@ def test_canvas_clips_shapes_at_the_border():
     assert canvas.pixels.max() == 0
     canvas.ellipses([(0.0, 0.0)], (4.0, 4.0), (200.0, 200.0, 200.0))
     assert canvas.pixels[0, 0, 0] == pytest.approx(200) and canvas.pixels[0, 10:, 10:].max() == 0
+
+
+def test_streams_fail_in_their_share_of_the_clips_and_never_both():
+    hard = dataclasses.replace(STILL, pose_failure_rate=0.4, dark_rate=0.4)
+    failed = dark = 0
+    for video in range(1, 5):
+        easy_video, hard_video = (
+            generate_video(STILL, video, f"{video:04d}"),
+            generate_video(hard, video, f"{video:04d}"),
+        )
+        for index, (_, start, end) in enumerate(hard_video.labels):
+            easy, guessed = easy_video.keypoints[start : end + 1], hard_video.keypoints[start : end + 1]
+            is_failed, is_dark = not np.array_equal(easy, guessed), hard_video.dark_clips[index]
+            assert not (is_failed and is_dark)
+            failed, dark = failed + is_failed, dark + is_dark
+            frames = easy_video.frame(start), hard_video.frame(start)
+            assert np.array_equal(*frames) != is_dark
+            if is_dark:
+                # Nothing but a hint of the scene is left, and it is the same each time.
+                correlation = np.corrcoef(frames[0].ravel(), frames[1].ravel())[0, 1]
+                assert 0.02 < correlation < 0.4 and np.array_equal(frames[1], hard_video.frame(start))
+            if is_failed:
+                seen = easy[..., 2] > 0
+                assert np.array_equal(guessed[..., 2], easy[..., 2] * np.float32(0.5))
+                distance = np.linalg.norm(guessed[seen, :2] - easy[seen, :2], axis=1)
+                assert np.median(distance) > 8 > 1 > np.linalg.norm(guessed[~seen])
+                assert (guessed[seen, :2].min(0) >= easy[seen, :2].min(0)).all()
+                assert (guessed[seen, :2].max(0) <= easy[seen, :2].max(0)).all()
+    # Of 40 clips, 16 each expected.
+    assert 8 <= failed <= 24 and 8 <= dark <= 24
+
+
+@pytest.mark.parametrize("rates", [{"pose_failure_rate": -0.1}, {"pose_failure_rate": 0.6, "dark_rate": 0.5}])
+def test_shares_of_failing_streams_are_checked(rates):
+    with pytest.raises(ValueError, match="shares that sum to 1 at most, got pose_failure_rate="):
+        dataclasses.replace(STILL, **rates)
