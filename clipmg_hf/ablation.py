@@ -47,7 +47,8 @@ VARIANTS = {
         ("--fusion", "visual", "--pose_checkpoint", "null", "--freeze_batch_norm", "false"),
         "45.30 (second-hand)",
     ),
-    "pose_only": Variant("pose alone", ("--fusion", "pose")),
+    # There is no tower whose features could be kept.
+    "pose_only": Variant("pose alone", ("--fusion", "pose", "--feature_cache", "null", "--feature_views", "0")),
     "no_attention": Variant(
         "mean of the patches, no attention", ("--use_semantic_attention", "false"), "lower than full"
     ),
