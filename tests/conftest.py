@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 import pytest
+from hub_server import Hub, open_hub
 
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +41,13 @@ def run_command() -> RunCommand:
         return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch) -> Iterator[Hub]:
+    """A Hub of this test alone: on loopback, or the real one when HF_TOKEN and CLIPMG_HUB_NAMESPACE are set."""
+    with open_hub(tmp_path_factory.mktemp("hub"), monkeypatch) as hub:
+        yield hub
 
 
 def _abort(mark: str) -> None:
