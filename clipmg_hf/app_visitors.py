@@ -21,11 +21,10 @@ import av
 from av.error import FFmpegError
 
 from clipmg_hf.processing import VideoDecodingError, VideoInfo, VideoReader
+from clipmg_hf.processing.video_decoding_clipmg import FILE_OPTIONS
 from clipmg_hf.timeline.formats import make_stem
 
 
-# FFmpeg's names of formats that hold a video themselves; playlists name other files and addresses.
-VIDEO_FORMATS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,dv"
 MAX_PIXELS = 4096 * 2304
 # Frames per second that the length in minutes stands for.
 MAX_RATE = 60
@@ -266,7 +265,7 @@ def check_video(path: Path, limits: Limits) -> VideoInfo:
         VisitorError: It cannot be read, is a playlist, or is too long or too large a picture.
     """
     try:
-        with av.open(str(path), options={"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file"}) as file:
+        with av.open(f"file:{path}", options=FILE_OPTIONS) as file:
             if not file.streams.video:
                 raise VisitorError(f"{path.name} has no pictures; expected a video.")
             sizes = [(stream.width, stream.height) for stream in file.streams.video]

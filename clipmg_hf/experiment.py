@@ -11,6 +11,7 @@ merged one; `adapter/` holds the adapter alone and `base/` what it was trained o
 import json
 import logging
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -33,11 +34,12 @@ from clipmg_hf.data.smg import SMG
 from clipmg_hf.data.splits import DEFAULT_FRACTION
 from clipmg_hf.feature_cache import cache_features
 from clipmg_hf.files import write_file
+from clipmg_hf.hub_runs import HUB_PREFIX, adopt_checkpoint, download_checkpoint
 from clipmg_hf.model_building import add_lora, build_model
 from clipmg_hf.modeling import CLIPMGConfig
 from clipmg_hf.processing import CLIPMGProcessor
-from clipmg_hf.run_record import EXPERIMENT_FILE, check_resumed, describe_run
-from clipmg_hf.training import CLIPMGTrainer, latest_checkpoint, make_trainer
+from clipmg_hf.run_record import EXPERIMENT_FILE, check_resumed, describe_run, describe_source
+from clipmg_hf.training import PARTIAL_PREFIX, CLIPMGTrainer, find_damage, latest_checkpoint, make_trainer
 
 
 logger = logging.getLogger(__name__)
@@ -52,12 +54,20 @@ _PROTOCOLS = {"imigue": IMiGUE.PROTOCOLS, "smg": SMG.PROTOCOLS, "ma52": MA52.PRO
 
 @dataclass(frozen=True)
 class ClipSplits:
-    """Rows to train and evaluate on, the names of the classes, and how the rows were split (`SPLIT_SETTINGS`)."""
+    """Rows to train and evaluate on.
+
+    Args:
+        train, evaluation (`datasets.Dataset`): The rows.
+        label_names (`list[str]`): Names of the classes.
+        settings (`dict`): How they were split (`SPLIT_SETTINGS`).
+        source (`dict`): Which data set they are of; see [`describe_source`].
+    """
 
     train: datasets.Dataset
     evaluation: datasets.Dataset | None
     label_names: list[str]
     settings: dict[str, Any]
+    source: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -91,9 +101,7 @@ def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
     with training.main_process_first(desc="load the data"):
         splits = load_splits(arguments)
     record = describe_run(arguments, splits, learning_rate_factors(arguments))
-    checkpoint = find_resume_point(arguments)
-    if checkpoint is not None:
-        check_resumed(checkpoint, record)
+    checkpoint = find_resume_point(arguments, record)
     model = build_model(arguments.model, arguments.config, splits.label_names)
     check_modalities(model.config, splits)
     check_classes(splits)
@@ -115,6 +123,7 @@ def prepare_experiment(arguments: ExperimentArguments) -> Experiment:
         freeze_batch_norm=arguments.model.freeze_batch_norm,
         callbacks=[EarlyStoppingCallback(patience)] if patience else None,
     )
+    trainer.record = record
     return Experiment(arguments, splits, trainer, record, checkpoint)
 
 
@@ -123,6 +132,7 @@ def run_experiment(experiment: Experiment) -> dict[str, float]:
 
     Raises:
         NonFiniteLossError: A loss is NaN or infinite.
+        PushError: The results are written, but could not be pushed.
     """
     trainer, training = experiment.trainer, experiment.arguments.training
     if training.should_save:
@@ -138,6 +148,9 @@ def run_experiment(experiment: Experiment) -> dict[str, float]:
         trainer.state.save_to_json(str(folder / STATE_FILE))
         # Last: a run with results is a finished one.
         write_file(folder / RESULTS_FILE, json.dumps(metrics, indent=2, sort_keys=True) + "\n")
+    if training.push_to_hub:
+        # Nothing of the run is lost if the Hub refuses.
+        trainer.push_to_hub()
     return metrics
 
 
@@ -162,22 +175,62 @@ def check_processes(arguments: ExperimentArguments) -> None:
 
 
 def check_output_dir(arguments: ExperimentArguments) -> None:
-    """Refuse to mix a new run with the checkpoints of another one."""
-    output = Path(_output_dir(arguments))
-    if arguments.training.resume_from_checkpoint is None and any(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+    """Refuse to mix a new run, or one from the Hub, with the checkpoints of another one."""
+    output, wanted = Path(_output_dir(arguments)), arguments.training.resume_from_checkpoint
+    if (wanted is None or wanted.startswith(HUB_PREFIX)) and any(output.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
         raise ValueError(
             f"output_dir={output} holds checkpoints of an earlier run; expected --resume_from_checkpoint {LAST} to "
             "go on with it, or another folder."
         )
 
 
-def find_resume_point(arguments: ExperimentArguments) -> str | None:
-    """Checkpoint to go on from; `"last"` is the newest complete one, and a new start where there is none."""
-    wanted = arguments.training.resume_from_checkpoint
-    if wanted != LAST:
-        return wanted
-    checkpoint = latest_checkpoint(_output_dir(arguments), arguments.training.save_only_model)
-    return None if checkpoint is None else str(checkpoint)
+def find_resume_point(arguments: ExperimentArguments, record: Mapping[str, Any]) -> str | None:
+    """Checkpoint to go on from; `"last"` is the newest complete one, and a new start where there is none.
+
+    `"hub:owner/name"` or `"hub:owner/name@revision"` brings the newest one of a run that was pushed to `output_dir`.
+
+    Raises:
+        ValueError: It is of another run, or the repository has none that is complete.
+        OSError: The repository cannot be read.
+    """
+    training = arguments.training
+    wanted: str | None = training.resume_from_checkpoint
+    if wanted is None:
+        return None
+    if wanted.startswith(HUB_PREFIX):
+        with training.main_process_first(desc="download the checkpoint"):
+            if training.local_process_index == 0:
+                fetch_checkpoint(arguments, record)
+            wanted = LAST
+    if wanted == LAST:
+        found = latest_checkpoint(_output_dir(arguments), training.save_only_model)
+        if found is None and training.resume_from_checkpoint != LAST:
+            raise ValueError(f"{training.resume_from_checkpoint} did not arrive in {_output_dir(arguments)}.")
+        wanted = None if found is None else str(found)
+    if wanted is not None:
+        check_resumed(wanted, record)
+    return wanted
+
+
+def fetch_checkpoint(arguments: ExperimentArguments, record: Mapping[str, Any]) -> None:
+    """Download a run's newest checkpoint, check it, and only then move it to `output_dir`.
+
+    Raises:
+        ValueError, OSError: See [`find_resume_point`].
+    """
+    training, output = arguments.training, Path(_output_dir(arguments))
+    staging = output / f"{PARTIAL_PREFIX}hub"
+    shutil.rmtree(staging, ignore_errors=True)
+    place = cast(str, training.resume_from_checkpoint).removeprefix(HUB_PREFIX)
+    try:
+        checkpoint = download_checkpoint(place, staging, output, training.hub_token)
+        problem = find_damage(checkpoint, training.save_only_model)
+        if problem is not None:
+            raise ValueError(f"{place}: {problem}; expected a complete checkpoint.")
+        check_resumed(str(checkpoint), record)
+        adopt_checkpoint(staging, output)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def load_splits(arguments: ExperimentArguments) -> ClipSplits:
@@ -209,7 +262,8 @@ def load_splits(arguments: ExperimentArguments) -> ClipSplits:
     )
     train = _first_clips(rows[data.train_split], data.max_train_clips)
     evaluation = _first_clips(rows[data.eval_split], data.max_eval_clips) if wants_evaluation else None
-    return ClipSplits(train, evaluation, list(train.features["label"].names), settings)
+    source = describe_source(data.data_dir, train)
+    return ClipSplits(train, evaluation, list(train.features["label"].names), settings, source)
 
 
 def check_prepared(data_dir: str, dataset: str, asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,9 +391,9 @@ def save_final_model(trainer: CLIPMGTrainer) -> None:
     """Save model and processor to the run's folder; with LoRA the merged model, and the adapter beside it."""
     model: Any = trainer.model
     if hasattr(model, "merge_and_unload"):
-        trainer.save_model(str(Path(cast(str, trainer.args.output_dir), ADAPTER_FOLDER)))
+        trainer.save_model_files(str(Path(cast(str, trainer.args.output_dir), ADAPTER_FOLDER)))
         trainer.model = model.merge_and_unload()
-    trainer.save_model()
+    trainer.save_model_files()
 
 
 __all__ = [

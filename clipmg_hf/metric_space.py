@@ -18,14 +18,16 @@ FORMULAS = Path(__file__).with_name("metrics.py")
 FORMULAS_COPY = "metrics_clipmg.py"
 FILES = (f"{METRIC_NAME}.py", "app.py", "requirements.txt", "README.md")
 COPY_HEADER = "# Written by clipmg_hf.metric_space from clipmg_hf/metrics.py: change that file, not this one.\n"
+OWNER_PLACEHOLDER = "<namespace>"
 
 
-def write_metric_space(folder: str | os.PathLike) -> Path:
+def write_metric_space(folder: str | os.PathLike, owner: str | None = None) -> Path:
     """Write the metric's script, its formulas, and the Space's page, requirements and README.
 
     Args:
         folder (`str` or `PathLike`): Made if it is not there; files of these names are replaced. It, and the Space,
             must be named `clipmg_metric`, because `evaluate` looks for a script of the folder's name.
+        owner (`str`, *optional*): Whose Space it becomes; without, the examples leave it open.
 
     Returns:
         `Path` of the folder.
@@ -41,6 +43,8 @@ def write_metric_space(folder: str | os.PathLike) -> Path:
         raise FileNotFoundError(f"{SOURCE} is missing; run this from a clone of the repository.")
     folder.mkdir(parents=True, exist_ok=True)
     texts = {name: (SOURCE / name).read_text(encoding="utf-8") for name in FILES}
+    if owner is not None:
+        texts = {name: text.replace(OWNER_PLACEHOLDER, owner) for name, text in texts.items()}
     texts[FORMULAS_COPY] = COPY_HEADER + FORMULAS.read_text(encoding="utf-8")
     for name, text in texts.items():
         write_file(folder / name, text)

@@ -7,12 +7,14 @@ What is random depends on seed, epoch and clip alone, so that a run that was kil
 with the losses that it would have had. A checkpoint appears under its name once it is complete, never before.
 """
 
+import copy
 import dataclasses
 import json
 import logging
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
+from concurrent import futures
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -21,18 +23,27 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
+from huggingface_hub import HfApi
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, rotate_checkpoints
+from transformers.utils import CONFIG_NAME
+from transformers.utils.hub import PushInProgress
 
 from clipmg_hf.data.clips import ClipDataset, collate_clips
+from clipmg_hf.files import write_file
+from clipmg_hf.hub import PushResult, push_folder
+from clipmg_hf.hub_runs import BEST_CHECKPOINT, LAST_CHECKPOINT, stage_checkpoint, stage_model
 from clipmg_hf.losses import LOSS_FILE, ClassificationLoss, LossGradientCallback, LossSettings
 from clipmg_hf.metrics import compute_metrics
+from clipmg_hf.model_card import CARD_FILE, make_model_card
+from clipmg_hf.model_card_facts import read_card_facts, read_results
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
 from clipmg_hf.optimization import make_optimizer
 from clipmg_hf.processing import CLIPMGProcessor
+from clipmg_hf.run_record import describe_rows_source, describe_training
 from clipmg_hf.samplers import ClassBalancedSampler, SamplerEpochCallback
 
 
@@ -147,6 +158,10 @@ class CLIPMGTrainer(Trainer):
         ValueError: The data set tells no labels although sampling or loss need them.
     """
 
+    # Set by the library where pushes are asked for.
+    hub_model_id: Any
+    push_in_progress: Any = None
+
     def __init__(
         self,
         *args: Any,
@@ -161,7 +176,10 @@ class CLIPMGTrainer(Trainer):
         self.learning_rate_factors = learning_rate_factors
         self.sampling_power = sampling_power
         self.freeze_batch_norm = freeze_batch_norm
+        self.record: dict[str, Any] | None = None
         self._staging: Path | None = None
+        self._step_of_weights: int | None = None
+        self._uploads: futures.ThreadPoolExecutor | None = None
         self._batch_indices: torch.Tensor | None = None
         self._unchecked: list[BatchRecord] = []
         self.add_callback(SamplerEpochCallback())
@@ -300,6 +318,7 @@ class CLIPMGTrainer(Trainer):
             if problem is not None:
                 raise ValueError(f"{resume_from_checkpoint}: {problem}; expected a complete checkpoint.")
         self._unchecked = []
+        self._step_of_weights = None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     @property
@@ -319,6 +338,8 @@ class CLIPMGTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.args.should_save and self.loss_module is not None:
                 self.loss_module.save_projection(staging / name)
+            if self.args.should_save and (staging / name / CONFIG_NAME).is_file():
+                self._write_card(staging / name)
             if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = str(run_dir / name)
                 if self.args.should_save:
@@ -330,7 +351,6 @@ class CLIPMGTrainer(Trainer):
             self._staging = None
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._finish_checkpoint_push()
             shutil.rmtree(run_dir / name, ignore_errors=True)
             (staging / name).replace(run_dir / name)
             shutil.rmtree(staging)
@@ -339,30 +359,27 @@ class CLIPMGTrainer(Trainer):
             self._push_from_checkpoint(str(run_dir / name))
         self.accelerator.wait_for_everyone()
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        # While it is written the checkpoint has another name; uploads read it later, in a thread of their own.
-        if self._staging is None:
-            super()._push_from_checkpoint(checkpoint_folder)
-
-    def _finish_checkpoint_push(self) -> None:
-        """Wait for an upload that reads a checkpoint, before any checkpoint may be removed."""
-        if self.args.push_to_hub and self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            self._finish_current_push()
-
-    def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
-        self._finish_checkpoint_push()
-        return super()._finalize_training(*args, **kwargs)
-
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save model and processor; files of the same names are replaced once all new ones are written."""
+        """Save model, processor and card; files of the same names are replaced once all new ones are written.
+
+        With `push_to_hub` the run's model is pushed, too; see [`CLIPMGTrainer.push_to_hub`].
+        """
         if _internal_call:
             super().save_model(output_dir, _internal_call=True)
             return
+        self.save_model_files(output_dir)
+        if self.args.push_to_hub and output_dir in (None, self._run_dir):
+            self._push_run("Model save")
+
+    def save_model_files(self, output_dir: str | None = None) -> None:
+        """Save as [`CLIPMGTrainer.save_model`] does, without a push."""
         folder = Path(output_dir or self._run_dir)
         staging = folder / f"{PARTIAL_PREFIX}model"
         self._start_folder(staging)
         try:
             super().save_model(str(staging), _internal_call=True)
+            if self.args.should_save and (staging / CONFIG_NAME).is_file():
+                self._write_card(staging)
         except Exception as error:
             self._explain_failed_save(error, staging, folder)
             raise
@@ -372,8 +389,188 @@ class CLIPMGTrainer(Trainer):
                 path.replace(folder / path.name)
             shutil.rmtree(staging)
         self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._step_of_weights = self.state.best_global_step
+
+    def describe_run(self) -> dict[str, Any]:
+        """The run's record: `record`, else what the trainer knows by itself."""
+        if self.record is not None:
+            return self.record
+        clips, evaluated = (_rows_of(dataset) for dataset in (self.train_dataset, self.eval_dataset))
+        if clips is None:
+            return {}
+        config = cast(Any, self.model).config
+        names = [config.id2label[index] for index in range(config.num_labels)]
+        return {
+            "source": describe_rows_source(clips),
+            "learning_rate_factors": self.learning_rate_factors,
+            **describe_training(self.args, clips, evaluated, names),
+        }
+
+    def create_model_card(  # type: ignore[override]
+        self,
+        model_name: str | None = None,
+        license: str | None = None,
+        tags: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+    ) -> None:
+        """Write the card of the model in the run's folder, as `clipmg_hf.model_card` makes it.
+
+        Args:
+            model_name (`str`, *optional*): Its title.
+            license (`str`, *optional*): Of the weights, by the Hub's identifier.
+            tags (`str` or `list[str]`, *optional*): Added to those of every CLIP-MG.
+            dataset_tags (`str` or `list[str]`, *optional*): Data sets of the Hub that it was trained on.
+        """
+        if self.is_world_process_zero():
+            tags, datasets_ = ([entry] if isinstance(entry, str) else entry or [] for entry in (tags, dataset_tags))
+            options = {"model_name": model_name, "license": license, "tags": tags, "datasets": datasets_}
+            self._write_card(Path(self._run_dir), **options)
+
+    def _write_card(self, folder: Path, **options: Any) -> None:
+        state = dataclasses.asdict(self.state)
+        step = self.state.global_step if self._step_of_weights is None else self._step_of_weights
+        results = read_results(state, step)
+        facts = read_card_facts(folder, record=self.describe_run(), state=state, results=results)
+        write_file(folder / CARD_FILE, str(make_model_card(facts, repo_id=self.hub_model_id, **options)))
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository, or find that it is there, before anything is trained.
+
+        Raises:
+            ValueError: Pushes to another branch than main are asked for.
+            OSError: The Hub refuses.
+        """
+        if self.args.hub_revision not in (None, "main"):
+            raise ValueError(f"hub_revision is {self.args.hub_revision!r}; expected none: runs are pushed to main.")
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(self._run_dir).absolute().name
+        private = self.args.hub_private_repo if private is None else private
+        url = HfApi(token=token or self.args.hub_token).create_repo(name, private=private, exist_ok=True)
+        self.hub_model_id, self.push_in_progress = url.repo_id, None
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        private: bool | None = None,
+        **card_options: Any,
+    ) -> "PushResult | futures.Future[PushResult] | None":
+        """Save the model and push it with its card, in one commit; see `clipmg_hf.hub_runs`.
+
+        Args:
+            commit_message (`str`, defaults to `"End of training"`): First line of the commit.
+            blocking (`bool`, defaults to `True`): Whether to wait; else a future is returned.
+            token, private (*optional*): In place of those of the arguments.
+            card_options: Those of [`CLIPMGTrainer.create_model_card`].
+
+        Returns:
+            [`PushResult`] or a future of it; `None` in all processes but the first.
+
+        Raises:
+            PushError: The push failed; the model is in the run's folder all the same.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model_files()
+        return self._push_run(commit_message, blocking, token, **card_options)
+
+    def _push_run(
+        self, message: str, blocking: bool = True, token: str | None = None, **card_options: Any
+    ) -> "PushResult | futures.Future[PushResult] | None":
+        if not self.is_world_process_zero():
+            return None
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.create_model_card(**card_options)
+        # Newer than any save that is still on its way.
+        self._finish_current_push()
+        run_dir = Path(self._run_dir)
+        staging = self._start_push("model")
+        stage_model(run_dir, staging, self.describe_run())
+        push = self._submit_push(staging, message, token)
+        return push.result() if blocking else push
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a save in the background, unless the one before is still on its way and `hub_always_push` is off."""
+        # While it is written the checkpoint has another name.
+        if self._staging is not None or self.args.hub_strategy == HubStrategy.END or not self.is_world_process_zero():
+            return
+        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        step = self.state.global_step
+        if is_busy and not self.args.hub_always_push:
+            logger.info("Step %d is not pushed: the push of an earlier save is still on its way.", step)
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        checkpoint = Path(checkpoint_folder)
+        staging = self._start_push(str(step))
+        self._stage_save(checkpoint, staging)
+        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
+            stage_checkpoint(checkpoint, staging / LAST_CHECKPOINT)
+            best = Path(self.state.best_model_checkpoint or checkpoint)
+            if best.name != checkpoint.name and best.is_dir():
+                stage_model(best, staging / BEST_CHECKPOINT, None)
+        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+            stage_checkpoint(checkpoint, staging / checkpoint.name)
+        when = (
+            f"step {step}" if self.args.save_strategy == SaveStrategy.STEPS else f"epoch {int(self.state.epoch or 0)}"
+        )
+        self._submit_push(staging, f"Training in progress, {when}")
+
+    def _stage_save(self, checkpoint: Path, staging: Path) -> None:
+        """The model of a checkpoint, ready to use; one with adapters is merged."""
+        if (checkpoint / CONFIG_NAME).is_file():
+            stage_model(checkpoint, staging, self.describe_run())
+            return
+        merged = checkpoint.with_name(f"{PARTIAL_PREFIX}merged-{checkpoint.name}")
+        shutil.rmtree(merged, ignore_errors=True)
+        try:
+            copy.deepcopy(cast(Any, self.accelerator.unwrap_model(self.model))).merge_and_unload().save_pretrained(
+                merged
+            )
+            cast(Any, self.processing_class).save_pretrained(merged)
+            self._write_card(merged)
+            stage_model(merged, staging, self.describe_run())
+        finally:
+            shutil.rmtree(merged, ignore_errors=True)
+
+    def _start_push(self, name: str) -> Path:
+        """A place for a push, cleared of what a killed process left."""
+        staging = Path(self._run_dir, f"{PARTIAL_PREFIX}push-{name}")
+        shutil.rmtree(staging, ignore_errors=True)
+        return staging
+
+    def _submit_push(self, staging: Path, message: str, token: str | None = None) -> "futures.Future[PushResult]":
+        """Push in the background, after the pushes before; what fails is logged at once."""
+        if self._uploads is None:
+            self._uploads = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
+        push = self._uploads.submit(self._push_staged, staging, message, HfApi(token=token or self.args.hub_token))
+        jobs: list[Any] = [] if self.push_in_progress is None else self.push_in_progress.jobs
+        self.push_in_progress = PushInProgress(cast(Any, [*(job for job in jobs if not job.done()), push]))
+        return push
+
+    def _push_staged(self, staging: Path, message: str, api: HfApi) -> PushResult:
+        repo_id = cast(str, self.hub_model_id)
+        # Of an earlier checkpoint, which another number of processes may have written.
+        delete_patterns = [
+            f"{name}/*" for name in (LAST_CHECKPOINT, BEST_CHECKPOINT) if (staging / LAST_CHECKPOINT).is_dir()
+        ]
+        try:
+            return push_folder(staging, repo_id, commit_message=message, delete_patterns=delete_patterns, api=api)
+        except Exception as error:
+            logger.error("%s: not pushed to %s: %s", message, repo_id, error)
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        jobs = getattr(self.push_in_progress, "jobs", [])
+        if jobs and (error := jobs[-1].exception()) is not None:
+            logger.error("The newest save is not on the Hub: %s", error)
 
     def _start_folder(self, staging: Path) -> None:
         """Remove what a killed process left, in one process, before any other writes there."""
@@ -443,6 +640,12 @@ def make_trainer(
         processing_class=processor,
         **options,
     )
+
+
+def _rows_of(dataset: Any) -> datasets.Dataset | None:
+    """The rows behind a data set of inputs, if there are some."""
+    clips = getattr(dataset, "clips", dataset)
+    return clips.rows if isinstance(clips, ClipDataset) else None
 
 
 def read_labels(dataset: Any) -> np.ndarray:

@@ -35,7 +35,7 @@ from clipmg_hf.evaluation_results import (
     write_evaluation,
 )
 from clipmg_hf.inference import load_model
-from clipmg_hf.run_record import EXPERIMENT_FILE
+from clipmg_hf.run_record import EXPERIMENT_FILE, describe_source
 from clipmg_hf.score_files import write_submission
 
 
@@ -119,6 +119,7 @@ def load_split(args: EvaluateArguments) -> tuple[datasets.Dataset, dict[str, Any
         "path": args.data_dir,
         "split": args.split,
         "settings": {name: value for name, value in how.items() if value is not None},
+        "source": describe_source(args.data_dir, rows),
         "description": rows.info.description.splitlines(),
         "fingerprint": rows._fingerprint,
     }

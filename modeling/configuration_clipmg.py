@@ -15,6 +15,8 @@ from transformers import CLIPVisionConfig, PreTrainedConfig
 from transformers.activations import ACT2FN
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
+from .checkpoint_files_clipmg import write_requirements
+
 
 # The canonical order of iMiGUE: id = raw class - 1, and 31 for the raw class 99 ("illustrative").
 IMIGUE_LABELS = (
@@ -54,6 +56,7 @@ IMIGUE_LABELS = (
 
 _MODELING_FILE = "modeling_clipmg"
 _AUTO_MAP = {
+    "AutoConfig": "configuration_clipmg.CLIPMGConfig",
     "AutoModel": f"{_MODELING_FILE}.CLIPMGModel",
     "AutoModelForVideoClassification": f"{_MODELING_FILE}.CLIPMGForMicroGestureClassification",
 }
@@ -81,7 +84,6 @@ _LIBRARY_KEYWORDS = frozenset(
         "quantization_config",
         "tie_word_embeddings",
         "torch_dtype",
-        "transformers_weights",
         # Trainer sets it on every model's configuration.
         "use_cache",
     }
@@ -223,8 +225,11 @@ class CLIPMGConfig(PreTrainedConfig):
     def save_pretrained(self, save_directory: str | PathLike, *args: Any, **kwargs: Any) -> None:
         """Save; beside the code, name the class of every Auto class and the pipeline, not only what was saved."""
         if Path(save_directory, f"{_MODELING_FILE}.py").is_file():
-            self.auto_map = {**_AUTO_MAP, **(getattr(self, "auto_map", None) or {})}
+            own = getattr(self, "auto_map", None) or {}
+            # The code lies in this folder: "owner/name--file.Class" would fetch that of the Hub.
+            self.auto_map = {**_AUTO_MAP, **{name: place for name, place in own.items() if "--" not in place}}
             self.custom_pipelines = _CUSTOM_PIPELINES
+            write_requirements(save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         self._forget_custom_pipelines()
 

@@ -23,6 +23,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput, TransformersKwargs, logging
 from transformers.utils.generic import can_return_tuple
 
+from .checkpoint_files_clipmg import check_weight_files, safetensors_only, write_first_card
 from .configuration_clipmg import CLIPMGConfig
 from .pose_encoder_clipmg import CLIPMGPoseEncoder
 
@@ -180,6 +181,8 @@ class CLIPMGSemanticAttention(nn.Module):
 
     def forward(self, query: torch.Tensor, tokens: torch.Tensor, attention_mask: torch.Tensor | None) -> torch.Tensor:
         """Attend: query (B, 1, D), tokens (B, T * N, D_v) -> (B, 1, D)."""
+        if self._reads_tokens(attention_mask):
+            return self._attend_to_tokens(query, tokens, attention_mask)
         attention_interface: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -198,12 +201,51 @@ class CLIPMGSemanticAttention(nn.Module):
 
     def weigh(self, query: torch.Tensor, tokens: torch.Tensor, token_mask: torch.Tensor | None) -> torch.Tensor:
         """Return the attention weights (B, heads, T * N), which the fused kernels do not give, without dropout."""
-        keys = self._split_heads(self.k_proj(tokens))
-        weights = torch.matmul(self._split_heads(self.q_proj(query)), keys.transpose(-1, -2)).squeeze(2)
-        weights = weights.float() * self.scaling
+        if self._reads_tokens(None):
+            weights = self._score_tokens(query, tokens)
+        else:
+            keys = self._split_heads(self.k_proj(tokens))
+            weights = torch.matmul(self._split_heads(self.q_proj(query)), keys.transpose(-1, -2)).squeeze(2)
+            weights = weights.float() * self.scaling
         if token_mask is not None:
             weights = weights.masked_fill(~token_mask.unsqueeze(1), -torch.inf)
         return weights.softmax(dim=-1)
+
+    def _reads_tokens(self, attention_mask: Any) -> bool:
+        """Whether keys and values of the tokens are left out: without gradients, with plain layers and masks.
+
+        A clip asks once. So a head turns its query into one over tokens, q (W_k x + b) = (q W_k) x + constant, and
+        projects the mean of the tokens instead of each token: the same up to rounding, for a thirtieth of the work.
+        """
+        is_known = attention_mask is None or (isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 4)
+        if self.training or torch.is_grad_enabled() or not is_known:
+            return False
+        # Adapters and quantised weights are reached by a call of their layer alone.
+        layers = (self.k_proj, self.v_proj)
+        return all(type(layer) is nn.Linear and not hasattr(layer.weight, "__tensor_flatten__") for layer in layers)
+
+    def _score_tokens(self, query: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Scores up to a constant for each head: query (B, 1, D), tokens (B, T * N, D_v) -> (B, heads, T * N)."""
+        # (D, D_v) -> (heads, head_dim, D_v)
+        weight = self.k_proj.weight.unflatten(0, (self.num_heads, self.head_dim))
+        asked = torch.matmul(self._split_heads(self.q_proj(query)) * self.scaling, weight).squeeze(2)
+        return torch.matmul(asked, tokens.transpose(-1, -2)).float()
+
+    def _attend_to_tokens(
+        self, query: torch.Tensor, tokens: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> torch.Tensor:
+        scores = self._score_tokens(query, tokens)
+        if attention_mask is not None and attention_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attention_mask.squeeze(2), -torch.inf)
+        elif attention_mask is not None:
+            scores = scores + attention_mask.squeeze(2)
+        # (B, heads, T * N), (B, T * N, D_v) -> (B, heads, D_v)
+        means = torch.matmul(scores.softmax(dim=-1).to(tokens.dtype), tokens)
+        # (heads, D_v, head_dim)
+        weight = self.v_proj.weight.unflatten(0, (self.num_heads, self.head_dim)).transpose(-1, -2)
+        # (B, heads, 1, head_dim) -> (B, 1, D)
+        attended = torch.matmul(means.unsqueeze(2), weight).transpose(1, 2).flatten(2)
+        return self.out_proj(attended if self.v_proj.bias is None else attended + self.v_proj.bias)
 
 
 class CLIPMGSemanticAttentionLayer(GradientCheckpointingLayer):
@@ -310,12 +352,34 @@ class CLIPMGPreTrainedModel(PreTrainedModel):
             init.zeros_(module.temporal_embedding.weight)
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """Load a checkpoint; see [`~transformers.PreTrainedModel.from_pretrained`]."""
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Load a checkpoint from safetensors; see [`~transformers.PreTrainedModel.from_pretrained`].
+
+        Raises:
+            PickledWeightsError: The weights are in pickles alone, or `use_safetensors=False` asks for these.
+        """
+        with safetensors_only(pretrained_model_name_or_path, kwargs):
+            loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         # Loading makes new parameters, all of which require gradients.
         (loaded[0] if isinstance(loaded, tuple) else loaded).apply_vision_freezing()
         return loaded
+
+    @staticmethod
+    def _load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs):
+        # PEFT adapters come this way alone: the library takes their pickle where they have no safetensors.
+        check_weight_files(checkpoint_files or [])
+        return PreTrainedModel._load_pretrained_model(model, state_dict, checkpoint_files, *args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | PathLike, is_main_process: bool = True, *args, **kwargs) -> None:
+        """Save weights, configuration and code, and a first `README.md` where there is none.
+
+        See [`~transformers.PreTrainedModel.save_pretrained`]. With `push_to_hub=True` a `README.md` on the Hub stays.
+        """
+        # Before the rest: what is pushed is what this method of the library writes.
+        if is_main_process and self._auto_class is not None and not getattr(self, "_hf_peft_config_loaded", False):
+            is_head = isinstance(self, CLIPMGForMicroGestureClassification)
+            write_first_card(save_directory, "AutoModelForVideoClassification" if is_head else "AutoModel")
+        super().save_pretrained(save_directory, is_main_process, *args, **kwargs)
 
     @classmethod
     def from_clip(
@@ -342,7 +406,8 @@ class CLIPMGPreTrainedModel(PreTrainedModel):
             config_values: Fields of [`CLIPMGConfig`], e.g. `num_trainable_vision_layers=2` or `id2label=...`.
 
         Raises:
-            ValueError: The checkpoint is not a CLIP model (the message names its type) or lacks weights of the tower.
+            ValueError: The checkpoint is not a CLIP model (the message names its type), lacks weights of the tower, or
+                has pickled ones alone.
             OSError: There is no such checkpoint.
         """
         name = fspath(pretrained_model_name_or_path)
@@ -423,7 +488,8 @@ def _load_clip_tower(name_or_path: str | PathLike, **kwargs: Any) -> CLIPVisionM
     # The report of a CLIPModel checkpoint would list its hundred text weights as unexpected.
     logging.set_verbosity_error()
     try:
-        loaded: Any = CLIPVisionModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
+        with safetensors_only(name_or_path, kwargs):
+            loaded: Any = CLIPVisionModel.from_pretrained(name_or_path, output_loading_info=True, **kwargs)
     finally:
         logging.set_verbosity(verbosity)
     tower, info = loaded
@@ -486,16 +552,19 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             vision_tokens (`torch.FloatTensor` of shape `(B, T, 1 + N, D_v)`, *optional*): What `encode_frames` made of
                 the frames, in place of `pixel_values`: a frozen tower need not run again. N is that of
                 `config.vision_config.image_size`.
-            pose_features (`torch.FloatTensor` of shape `(B, T_p, C, h, w)`, *optional*): What
-                `pose_encoder.encode_frames` made of the keypoints, with zeros where they are missing or masked;
-                `keypoints` are needed all the same.
+            pose_features (`torch.FloatTensor` of shape `(B, T_p, C, h, w)` or `(B, D_p)`, *optional*): What
+                `pose_encoder.encode_frames` made of the keypoints, with zeros where they are missing or masked, or
+                what the whole encoder did; `keypoints` are needed all the same.
 
         Raises:
             ValueError: A shape disagrees with the configuration, or neither stream that the model needs is given.
         """
         frames = self._check_frames(pixel_values, vision_tokens)
         self._check_inputs(frames, keypoints, frame_mask=frame_mask, keypoint_mask=keypoint_mask, has_pose=has_pose)
-        if pose_features is not None and (keypoints is None or pose_features.shape[:2] != keypoints.shape[:2]):
+        if pose_features is not None and (
+            keypoints is None
+            or pose_features.shape[:2] not in (keypoints.shape[:2], (keypoints.shape[0], self.config.pose_hidden_size))
+        ):
             given = None if keypoints is None else tuple(keypoints.shape)
             raise ValueError(
                 f"pose_features {tuple(pose_features.shape)} need keypoints of as many clips and frames, got {given}."
@@ -511,6 +580,8 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             visible = (keypoints[..., 2] > 0).any(dim=-1)
             if pose_features is None:
                 pose = self.pose_encoder(keypoints)
+            elif pose_features.ndim == 2:
+                pose = pose_features.to(self.dtype)
             else:
                 pose = self.pose_encoder.combine(pose_features.to(self.dtype), visible)
             pose_present = visible.any(dim=1, keepdim=True)
@@ -626,7 +697,12 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
             # (B, T) -> (B, T * N)
             token_mask = frame_mask.repeat_interleave(num_patches, dim=1)
             attention_mask = create_bidirectional_mask(
-                config=self.config, inputs_embeds=query, attention_mask=token_mask, encoder_hidden_states=patches
+                config=self.config,
+                inputs_embeds=query,
+                attention_mask=token_mask,
+                encoder_hidden_states=patches,
+                # To find out whether anything is masked, the host would wait for the device.
+                allow_is_bidirectional_skip=False,
             )
         asked = query
         for layer in self.semantic_attention:

@@ -97,10 +97,16 @@ def subject_crop(
         min_points (`int`, defaults to 3): With fewer valid points the crop is the full frame.
         min_size (`float`, defaults to 10): With a box of fewer pixels the crop is the full frame.
     """
-    points = keypoints[..., :2][keypoints[..., 2] > 0]
-    if len(points) < min_points:
+    is_valid = keypoints[..., 2] > 0
+    if np.count_nonzero(is_valid) < min_points:
         return full_frame_crop(width, height)
-    low, high = np.clip([points.min(axis=0), points.max(axis=0)], 0, (width - 1, height - 1))
+    # One axis at a time and without a copy: a reduction over rows of two is ten times slower.
+    x_and_y = keypoints[..., 0], keypoints[..., 1]
+    extremes = (
+        [values.min(where=is_valid, initial=np.inf) for values in x_and_y],
+        [values.max(where=is_valid, initial=-np.inf) for values in x_and_y],
+    )
+    low, high = np.clip(extremes, 0, (width - 1, height - 1))
     side = float((high - low).max())
     if side < min_size:
         return full_frame_crop(width, height)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from os import PathLike
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -43,6 +43,10 @@ from .video_processing_clipmg import (
     stack_clips,
 )
 
+
+if TYPE_CHECKING:
+    # Loading a folder looks for missing packages among the imports of this file alone, and then names them.
+    import av  # noqa: F401
 
 # Far beyond any frame: a coordinate of more pixels is damage, and squares of it still fit float32.
 MAX_KEYPOINT_VALUE = 1e6
@@ -359,19 +363,21 @@ class CLIPMGProcessor(ProcessorMixin):
     ) -> tuple[dict[str, torch.Tensor], CLIPMGClip]:
         """Process one clip: the same frames, crop and mirror for both streams."""
         with clip.open(keypoints) as video:
-            info = video.info
             first, last = video.resolve_interval(*clip.interval, unit)
-            points = None if keypoints is None else keypoints.rows(first, last, info.name, info.num_frames)
+            points = None if keypoints is None else keypoints.rows(first, last, video.name, video.num_frames)
             rgb_indices, pose_indices = self._choose_frames(last - first, settings, generator)
             pose = None if points is None else points[pose_indices]
             dropped = self._choose_dropped_stream(clip.video is not None, pose, generator)
             if dropped == "pose":
                 points = pose = None
-            crop = self._choose_crop(clip.crop, points, info.width, info.height, generator)
             has_frames = clip.video is not None and dropped != "video"
-            if has_frames:
+            # Before `info`, which would decode a frame of its own.
+            frames = video.read(first + rgb_indices) if has_frames else None
+            info = video.info
+            crop = self._choose_crop(clip.crop, points, info.width, info.height, generator)
+            if frames is not None:
                 colours = self._choose_colours(generator)
-                pixel_values = process_frames(video.read(first + rgb_indices), crop, settings, colours)
+                pixel_values = process_frames(frames, crop, settings, colours)
             else:
                 pixel_values = torch.zeros(len(rgb_indices), 3, settings.size.height, settings.size.width)
         if pose is not None and generator is not None:

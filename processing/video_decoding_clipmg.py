@@ -45,6 +45,15 @@ ONE_FRAME_PER_PACKET = frozenset(
 ISO_BOXES = frozenset(
     b"ftyp styp moov moof mdat free skip wide udta meta uuid sidx mfra pdin emsg prft ssix pnot".split()
 )
+# FFmpeg's names of formats that hold the pictures themselves. Playlists (HLS, DASH, concat) and descriptions of
+# streams (SDP) name other files and addresses, whatever the file that names them is called.
+VIDEO_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,asf,flv,ogg,mxf,dv,gxf,nut,rm,wtv,ivf,obu,av1,"
+    "h261,h263,h264,hevc,vvc,m4v,vc1,mjpeg,yuv4mpegpipe,gif,apng,image2,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
+    "mp3,wav,flac,aac"
+)
+# For `av.open` of a file: it is read, and nothing else is; "%03d" in the name of a picture stands for itself.
+FILE_OPTIONS = {"format_whitelist": VIDEO_FORMATS, "protocol_whitelist": "file", "pattern_type": "none"}
 # A gap of unneeded packets that pays a seek: the seek costs about a tenth of a 720p frame, but empties the pipeline of
 # a decoder with frame threads.
 MIN_SKIPPED_PACKETS = 8
@@ -240,11 +249,16 @@ class VideoReader:
         self._reset()
 
     @property
+    def num_frames(self) -> int:
+        """How many frames are displayed, as in `info`, without decoding one."""
+        return len(self._index.ticks)
+
+    @property
     def info(self) -> VideoInfo:
-        """Size, rate and frame times; the first call decodes one frame, which alone tells the rotation."""
+        """Size, rate and frame times; decodes a frame, which alone tells the rotation, unless one was read before."""
         if self._info is None:
-            _, frame = next(self._decode([0]))
-            self._info = self._measure(frame)
+            next(self._decode([0]))
+        assert self._info is not None
         return self._info
 
     def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -388,14 +402,17 @@ class VideoReader:
                 raise self._error("the file is empty (0 bytes); expected a video file")
         if isinstance(source, bytes):
             source = io.BytesIO(source)
-        elif not isinstance(source, (str, os.PathLike)):
+        elif isinstance(source, (str, os.PathLike)):
+            # Without the prefix a name such as "http:a.mp4" is an address.
+            source = f"file:{os.fspath(source)}"
+        else:
             source.seek(0)
         try:
-            return av.open(source, mode="r")
+            return av.open(source, mode="r", options=FILE_OPTIONS)
         except FFmpegError as error:
             raise self._error(
-                f"cannot be opened as a video ({error.strerror}); expected a video file: this one is of another kind, "
-                "damaged, or cut short before its index"
+                f"cannot be opened as a video ({error.strerror}); expected a video file: this one is of another kind "
+                "(what a playlist names is not opened), damaged, or cut short before its index"
             ) from error
 
     def _choose_stream(self, container: InputContainer) -> VideoStream:
@@ -495,7 +512,10 @@ class VideoReader:
                 if numbers:
                     raise self._error(f"packet {number} is damaged ({error.strerror}); expected whole data") from error
         _, stream = self._open()
-        numbers += [_packet_number(frame) for frame in stream.codec_context.decode(None)]
+        try:
+            numbers += [_packet_number(frame) for frame in stream.codec_context.decode(None)]
+        except FFmpegError as error:
+            raise self._error(f"the last packet is damaged ({error.strerror}); expected whole data") from error
         return numbers
 
     def _counted_ticks(self, packets: list[_Packet], tick: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
@@ -561,6 +581,7 @@ class VideoReader:
             # Some packets marked as key frames are none (gradual refresh): then the one before, then the first packet.
             first = (int(index.starts[frames[start]]), index.start_before(frames[start]), 0)[attempt]
             for frame in self._decode_run(first, frames[start:stop], attempt == 2):
+                self._info = self._info or self._measure(frame)
                 yield frames[position], frame
                 position += 1
             if position == stop or self._run != run:
@@ -762,4 +783,12 @@ def _are_distinct(values: Sequence[int | None]) -> bool:
     return None not in values and len(set(values)) == len(values)
 
 
-__all__ = ["VideoDecodingError", "VideoInfo", "VideoReader", "VideoSource", "to_upright_rgb"]
+__all__ = [
+    "FILE_OPTIONS",
+    "VIDEO_FORMATS",
+    "VideoDecodingError",
+    "VideoInfo",
+    "VideoReader",
+    "VideoSource",
+    "to_upright_rgb",
+]

@@ -68,6 +68,16 @@ class UntimedFrames:
             duration=float("nan"),
         )
 
+    @property
+    def name(self) -> str:
+        """What errors call the frames."""
+        return self.info.name
+
+    @property
+    def num_frames(self) -> int:
+        """How many there are."""
+        return self.info.num_frames
+
     def __enter__(self) -> "UntimedFrames":
         return self
 
@@ -241,10 +251,10 @@ class CLIPMGVideoProcessor(VideoProcessorMixin):
         clips = []
         for index, source in enumerate(sources):
             with open_video(source, f"videos[{index}]" if is_batch else "videos") as video:
-                info = video.info
-                indices, _ = sample_clip(info.num_frames, settings)
-                crop = full_frame_crop(info.width, info.height)
-                clips.append(process_frames(video.read(indices), crop, settings))
+                indices, _ = sample_clip(video.num_frames, settings)
+                frames = video.read(indices)
+                crop = full_frame_crop(frames.shape[2], frames.shape[1])
+                clips.append(process_frames(frames, crop, settings))
         return BatchFeature({"pixel_values": stack_clips(clips)}, tensor_type=settings.return_tensors)
 
     def resolve_settings(self, **kwargs: Any) -> SimpleNamespace:

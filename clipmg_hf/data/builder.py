@@ -22,7 +22,7 @@ from clipmg_hf.data.examination import examine
 from clipmg_hf.data.problems import DatasetFormatError, OnError
 from clipmg_hf.data.schema import EMOTIONS, HIDDEN_LABEL, clip_features, keypoint_features
 from clipmg_hf.data.skeletons import READER_VERSION, SkeletonCache
-from clipmg_hf.data.source import PARTS, DataSource, fingerprint
+from clipmg_hf.data.source import PARTS, SYNTHETIC_FILE, SYNTHETIC_NOTE, DataSource, fingerprint
 from clipmg_hf.data.splits import SplitSettings, assign_splits
 from clipmg_hf.processing import valid_keypoints
 
@@ -130,6 +130,7 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
                 f"{source.name}, {source.layout}.",
                 f"Files: {self.config.fingerprint}",
                 f"Splits: {json.dumps(assignment.record)}",
+                *([SYNTHETIC_NOTE] if (source.root / SYNTHETIC_FILE).is_file() else []),
                 *source.findings,
                 *(f"assumed: {note}" for note in source.assumptions),
                 *(f"missing: {note}" for note in source.missing),

@@ -19,6 +19,7 @@ from clipmg_hf.data.discovery import shorten
 from clipmg_hf.data.problems import OnError, ProblemLog
 from clipmg_hf.data.skeletons import Facts, SkeletonCache, summarize_facts
 from clipmg_hf.data.source import CLIP_SCHEMA, DataSource
+from clipmg_hf.processing.video_decoding_clipmg import FILE_OPTIONS
 
 
 # A video and its skeleton may disagree by this many frames at the end; more is a problem (our choice).
@@ -44,7 +45,7 @@ class VideoHeader:
 def read_header(path: str) -> VideoHeader | str:
     """Read the header of a video, or return what is wrong with it. The picture is not decoded."""
     try:
-        with av.open(path) as container:
+        with av.open(f"file:{path}", options=FILE_OPTIONS) as container:
             stream = cast(VideoStream | None, container.streams.best("video"))
             if stream is None:
                 return f"{path}: no video stream; expected a video."

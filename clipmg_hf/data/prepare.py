@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from clipmg_hf.data.clip_cutting import CODECS, Crop, PrepareConfig, fit, prepare_row
+from clipmg_hf.data.data_card import data_card
 from clipmg_hf.data.prepared_folder import (
     ARRAY_COLUMNS,
     EXTENSIONS,
@@ -155,7 +156,7 @@ def _finish(
         "splits": {split: _count(values, features) for split, values in columns.items()},
         "files": {shard.name: {"rows": shard.stop - shard.start, **files[shard.name]} for shard in shards},
     }
-    write_file(folder / README_NAME, _readme(manifest))
+    write_file(folder / README_NAME, data_card(manifest))
     write_file(folder / MANIFEST_NAME, json.dumps(manifest, indent=2) + "\n")
     (folder / RECORD_NAME).unlink(missing_ok=True)
     return manifest
@@ -452,40 +453,6 @@ def _count(columns: dict[str, list], features: datasets.Features) -> dict[str, A
         "without_label": labels[-1],
         "classes": {name: labels[index] for index, name in enumerate(features["label"].names) if labels[index]},
     }
-
-
-def _readme(manifest: dict[str, Any]) -> str:
-    name = manifest["source"].get("dataset", "clips")
-    extension = EXTENSIONS[manifest["settings"]["storage"]]
-    data_files = "".join(f"  - split: {split}\n    path: data/{split}-*.{extension}\n" for split in manifest["splits"])
-    table = "".join(
-        f"| {split} | {counts['clips']} | {counts['frames']} | {counts['without_label']} |\n"
-        for split, counts in manifest["splits"].items()
-    )
-    return f"""---
-license: other
-pretty_name: {json.dumps(f"{name}, prepared")}
-task_categories:
-- video-classification
-configs:
-- config_name: default
-  data_files:
-{data_files}---
-# {name}, prepared
-
-**Licensed data: keep it private.** These files are cut out of recordings of people that were handed out under an
-agreement. They may not be published or passed on, neither whole nor in part. A private repository that others can read
-passes them on, too.
-
-| split | clips | frames | without label |
-| --- | --- | --- | --- |
-{table}
-```python
-rows = datasets.load_dataset("path/of/this/folder")        # or clipmg_hf.data.load_prepared(...)
-```
-
-`manifest.json` holds the settings, the source, the classes and the digest of every file.
-"""
 
 
 __all__ = ["MANIFEST_NAME", "PrepareConfig", "load_prepared", "prepare_dataset", "verify_dataset"]

@@ -20,6 +20,8 @@ from clipmg_hf.data.schema import HIDDEN_LABEL
 
 
 PARTS = ("train", "validation", "test")
+# What marks the folder of a synthetic data set, and how the description of its rows says so.
+SYNTHETIC_FILE, SYNTHETIC_NOTE = "synthetic.json", "synthetic: made by clipmg_hf.data.synthetic."
 NOTE_TITLES = ("findings", "assumptions", "missing", "warnings", "skipped")
 DESCRIPTION_HEADER = ("part", "videos", "clips", "no label", "RGB", "skeleton", "subjects")
 # `part` is the official split; None for videos that belong to none. `num_frames` of a clip's file is not here: the
@@ -236,6 +238,8 @@ def fingerprint(source: DataSource, version: str) -> str:
 __all__ = [
     "CLIP_SCHEMA",
     "PARTS",
+    "SYNTHETIC_FILE",
+    "SYNTHETIC_NOTE",
     "VIDEO_SCHEMA",
     "DataSource",
     "Description",

@@ -11,7 +11,7 @@ from clipmg_hf.data import load_clips
 from clipmg_hf.data.prepare import prepare_dataset
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 from clipmg_hf.experiment import load_splits, prepare_experiment, run_experiment
-from clipmg_hf.run_record import plan_steps
+from clipmg_hf.run_record import check_resumed, plan_steps, public_record
 
 
 # 8 training clips, 2 steps an epoch.
@@ -32,7 +32,7 @@ def folders(tmp_path_factory):
     generate_dataset(root / "raw", config, show_progress=False)
     split = {"protocol": "cross_subject", "validation": 0.5, "seed": 3, "num_folds": 5, "fold": 0}
     rows = load_clips(root / "raw", cache_dir=str(root / "cache"), **split)
-    source = {"dataset": "imigue", **split}
+    source = {"dataset": "imigue", "description": rows["train"].info.description.splitlines(), **split}
     prepare_dataset(rows, root / "prepared", None, 1, source, show_progress=False)
     run_experiment(prepare_experiment(parse(root, root / "run")))
     return root
@@ -130,3 +130,16 @@ def test_steps_are_planned_as_the_library_does(folders, tmp_path):
         trainer = prepare_experiment(arguments).trainer
         *_, max_steps = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())
         assert plan_steps(arguments, 8) == max_steps
+
+
+def test_a_record_keeps_no_token_and_is_published_without_places(folders, tmp_path):
+    values = {"hub_token": "hf_secret", "clip_cache": tmp_path / "clips"}
+    record = prepare_experiment(parse(folders, tmp_path / "new", **values)).record
+    assert "hf_secret" not in json.dumps(record) and str(tmp_path) in json.dumps(record)
+    public = public_record(record)
+    text = json.dumps(public)
+    assert str(tmp_path) not in text and str(folders) not in text
+    (tmp_path / "experiment.json").write_text(text)
+    check_resumed(str(tmp_path / "checkpoint-1"), record)
+    assert record["source"]["synthetic"] and record["source"]["title"].startswith("iMiGUE, MiGA packs")
+    assert record["hardware"]["type"] == "cpu" and record["hardware"]["name"]

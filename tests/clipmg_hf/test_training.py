@@ -5,14 +5,13 @@ import json
 import logging
 import resource
 import shutil
-import types
-from concurrent import futures
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import transformers
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 from tiny_models import NO_DROPOUT, TINY
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -27,11 +26,14 @@ from transformers import (
     set_seed,
 )
 
-from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
+from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, training
+from clipmg_hf.arguments import ModelArguments
 from clipmg_hf.data import load_imigue
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
+from clipmg_hf.hub import PushError, push_folder
 from clipmg_hf.losses import LossSettings
+from clipmg_hf.model_building import add_lora
 from clipmg_hf.samplers import ClassBalancedSampler
 from clipmg_hf.training import NonFiniteLossError, find_damage, latest_checkpoint, make_trainer, name_clips
 
@@ -480,52 +482,98 @@ def test_a_run_that_saves_models_alone_goes_on_from_them(rows, tmp_path):
     assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path, save_only_model=True) is not None
 
 
-class SlowUploads:
-    """Stands in for the Hub's client: an upload reads its folder when it is waited for, as a slow one would."""
-
-    def __init__(self):
-        self.uploads = []
-        self.seen = {}
-
-    def create_repo(self, name, **kwargs):
-        return types.SimpleNamespace(repo_id=f"somebody/{name}")
-
-    def upload_folder(self, folder_path, path_in_repo=None, run_as_future=False, **kwargs):
-        if path_in_repo is None:
-            return futures.Future() if not run_as_future else self._done()
-        future = futures.Future()
-        self.uploads.append((future, Path(folder_path)))
-        return future
-
-    def _done(self):
-        future = futures.Future()
-        future.set_result(None)
-        return future
-
-    def finish(self):
-        for future, folder in self.uploads:
-            if not future.done():
-                self.seen[folder] = {path.name for path in folder.iterdir()} if folder.is_dir() else None
-                future.set_result(None)
+MODEL = {
+    "config.json", "model.safetensors", "processor_config.json", "modeling_clipmg.py", "processing_clipmg.py",
+    "requirements.txt", "README.md", "experiment.json", "trainer_state.json",
+}  # fmt: skip
+STATE = {"optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "model.safetensors"}
 
 
-@pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])
-def test_checkpoints_are_uploaded_under_their_name_and_while_they_are_there(rows, tmp_path, monkeypatch, strategy):
-    hub = SlowUploads()
-    monkeypatch.setattr(transformers.trainer, "hf_api", lambda: hub)
-    values = {"save_steps": 1, "save_total_limit": 1, "push_to_hub": True, "hub_strategy": strategy}
-    trainer = trainer_for(rows, tmp_path, **values, hub_always_push=True)
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
+def test_every_save_is_pushed_whole_in_one_commit(rows, tmp_path, hub, monkeypatch, strategy):
+    repo_id, api = hub.repository("pushed"), hub.api()
+    values = {
+        "save_steps": 2, "save_total_limit": 1, "push_to_hub": True, "hub_strategy": strategy, "hub_always_push": True,
+        "hub_model_id": repo_id, "hub_token": api.token,
+    }  # fmt: skip
+    started = threading.Event()
+
+    def push_late(folder, *args, **kwargs):
+        # The first checkpoint is gone by then.
+        started.wait(60)
+        return push_folder(folder, *args, **kwargs)
+
+    monkeypatch.setattr(training, "push_folder", push_late)
+    trainer = trainer_for(rows, tmp_path, **values)
     finish = trainer._finish_current_push
 
-    def finish_uploads():
-        hub.finish()
+    def start_and_finish():
+        started.set()
         finish()
 
-    monkeypatch.setattr(trainer, "_finish_current_push", finish_uploads)
+    monkeypatch.setattr(trainer, "_finish_current_push", start_and_finish)
     trainer.train()
-    assert list(hub.seen) == [tmp_path / f"checkpoint-{step}" for step in (1, 2, 3, 4)]
-    assert all(names is not None and "optimizer.pt" in names for names in hub.seen.values())
+    last, first = api.list_repo_commits(repo_id)[:2]
+    assert (first.title, last.title) == ("Training in progress, step 2", "Training in progress, step 4")
+    folders = {"every_save": [], "checkpoint": ["last-checkpoint"]}
+    for commit, steps in ((first, (2,)), (last, (2, 4))):
+        names = set(api.list_repo_files(repo_id, revision=commit.commit_id))
+        expected = folders.get(strategy, [f"checkpoint-{step}" for step in steps])
+        assert {name.partition("/")[0] for name in names if "/" in name} == set(expected)
+        assert names >= MODEL | {f"{folder}/{name}" for folder in expected for name in STATE}
+        assert not any(name.endswith("training_args.bin") for name in names)
     assert {path.name for path in tmp_path.glob("*checkpoint*")} == {"checkpoint-4"}
+    assert not list(tmp_path.glob("_partial*"))
+    trainer.push_to_hub(license="mit", tags="mine")
+    card = ModelCard.load(api.hf_hub_download(repo_id, "README.md", local_dir=tmp_path / "pulled"))
+    assert card.data.license == "mit" and "mine" in card.data.tags and repo_id in card.text
+    assert api.list_repo_commits(repo_id)[0].title == "End of training"
+
+
+def test_a_push_that_fails_is_said_and_stops_nothing(rows, tmp_path, hub, monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise PushError("the Hub is on fire")
+
+    monkeypatch.setattr(training, "push_folder", fail)
+    values = {"push_to_hub": True, "hub_model_id": hub.repository("failing"), "hub_token": hub.api().token}
+    trainer = trainer_for(rows, tmp_path, hub_always_push=True, **values)
+    with caplog.at_level(logging.ERROR, logger="clipmg_hf.training"):
+        trainer.train()
+    for step in (2, 4):
+        assert (
+            f"Training in progress, step {step}: not pushed to {trainer.hub_model_id}: the Hub is on fire"
+            in caplog.text
+        )
+    assert "The newest save is not on the Hub" in caplog.text
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4" and not list(tmp_path.glob("_partial*"))
+    with pytest.raises(PushError, match="on fire"):
+        trainer.push_to_hub()
+    assert (tmp_path / "model.safetensors").is_file()
+
+
+def test_a_wrong_token_stops_a_run_before_it_begins(rows, tmp_path, hub):
+    with pytest.raises(OSError, match="401"):
+        trainer_for(rows, tmp_path, push_to_hub=True, hub_model_id=hub.repository("x"), hub_token="hf_wrong")
+
+
+def test_adapters_are_pushed_as_the_merged_model(rows, tmp_path, hub):
+    pytest.importorskip("peft")
+    config = CLIPMGConfig(**TINY)
+    model = CLIPMGForMicroGestureClassification(config)
+    model = add_lora(model, ModelArguments(lora_rank=2), tmp_path / "base", is_main=True)
+    repo_id, api = hub.repository("lora"), hub.api()
+    args = TrainingArguments(
+        str(tmp_path / "run"), use_cpu=True, report_to=[], max_steps=1, save_steps=1, disable_tqdm=True,
+        per_device_train_batch_size=5, push_to_hub=True, hub_model_id=repo_id, hub_token=api.token,
+    )  # fmt: skip
+    trainer = make_trainer(model, CLIPMGProcessor.from_model_config(config), rows["train"], None, args)
+    trainer.train()
+    assert (tmp_path / "run" / "checkpoint-1" / "adapter_model.safetensors").is_file()
+    pulled = api.snapshot_download(repo_id, local_dir=tmp_path / "pulled")
+    assert {path.name for path in Path(pulled).iterdir()} >= MODEL - {"trainer_state.json"}
+    merged = AutoModelForVideoClassification.from_pretrained(pulled)
+    inputs = {name: tensor[None] for name, tensor in trainer.train_dataset[0].items() if name != "labels"}
+    torch.testing.assert_close(merged(**inputs).logits, trainer.model.eval()(**inputs).logits, atol=1e-5, rtol=0)
 
 
 def test_tensorboard_receives_the_losses(rows, tmp_path):

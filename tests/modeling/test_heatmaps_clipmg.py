@@ -55,8 +55,7 @@ def test_low_precision_result_is_the_rounded_exact_one(dtype):
     keypoints = random_keypoints()
     exact, rounded = draw_heatmaps(keypoints, 56, 0.6), draw_heatmaps(keypoints, 56, 0.6, dtype)
     assert rounded.dtype == dtype
-    # Two roundings of the profiles and one of their product, each by half a unit in the last place.
-    assert (rounded.float() - exact).abs().max() <= 1.5 * torch.finfo(dtype).eps
+    assert torch.equal(rounded, exact.to(dtype))
     assert torch.isfinite(draw_heatmaps(keypoints.to(dtype), 56, 0.6, dtype)).all()
 
 
@@ -74,3 +73,24 @@ def test_gradients_equal_those_of_the_formula():
     (formula * inside * weights).sum().backward()
     torch.testing.assert_close(keypoints.grad, other.grad, atol=1e-4, rtol=1e-4)
     assert keypoints.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("size", [1, 5, 16])
+def test_keypoints_last_are_the_same_heatmaps_in_channels_last(size):
+    keypoints = random_keypoints()
+    heatmaps = draw_heatmaps(keypoints, size, 0.6, keypoints_last=True)
+    assert heatmaps.is_contiguous() and heatmaps.shape == (2, 3, size, size, 7)
+    assert torch.equal(heatmaps.movedim(-1, 2), draw_heatmaps(keypoints, size, 0.6))
+    channels_first = heatmaps.movedim(-1, 1)
+    assert channels_first.is_contiguous(memory_format=torch.channels_last_3d)
+
+
+@pytest.mark.parametrize("value", [1e6, -1e6, 1e30, math.inf, math.nan])
+def test_coordinates_that_are_far_away_or_no_numbers_touch_no_other_heatmap(value):
+    keypoints = random_keypoints()
+    expected = draw_heatmaps(keypoints, 16, 0.6)
+    keypoints[0, 0, 1, 0] = value
+    heatmaps = draw_heatmaps(keypoints, 16, 0.6)
+    expected[0, 0, 1] = heatmaps[0, 0, 1]
+    torch.testing.assert_close(heatmaps, expected, equal_nan=True)
+    assert not math.isfinite(value) or heatmaps[0, 0, 1].eq(0).all()

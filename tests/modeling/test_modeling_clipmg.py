@@ -64,6 +64,28 @@ def test_explanation_is_what_eager_attention_uses():
     torch.testing.assert_close(seen[0], expected)
 
 
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+@pytest.mark.parametrize("is_masked", [False, True])
+def test_attention_without_keys_and_values_is_the_same(implementation, is_masked):
+    model = tiny_model(num_hidden_layers=2, query="pose_pool")
+    model.set_attn_implementation(implementation)
+    with torch.no_grad():
+        for name, parameter in model.clipmg.semantic_attention.named_parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(len(name))))
+    frame_mask = torch.tensor([[True, True], [True, False], [False, False]]) if is_masked else None
+    inputs = random_inputs(model.config) | {"frame_mask": frame_mask, "output_explanation": True}
+    # Gradients take the other way.
+    expected = model(**inputs)
+    called = []
+    for layer in model.clipmg.semantic_attention:
+        layer.attention.k_proj.register_forward_hook(lambda *_: called.append("k_proj"))
+    with torch.no_grad():
+        outputs = model(**inputs)
+    assert not called
+    for name in ("logits", "semantic_attention"):
+        torch.testing.assert_close(outputs[name], expected[name], atol=1e-5, rtol=1e-4)
+
+
 def test_tower_outputs_on_request():
     model = tiny_model()
     model.set_attn_implementation("eager")
@@ -98,6 +120,7 @@ def test_fewer_frames_and_any_number_of_pose_frames():
         ({"keypoint_mask": torch.ones(3, 2)}, r"keypoint_mask must have the shape \(3, 4\)"),
         ({"has_pose": torch.ones(1)}, r"has_pose must have the shape \(3,\), got \(1,\)"),
         ({"pixel_values": None, "keypoints": None}, "needs pixel_values or keypoints"),
+        ({"pose_features": torch.zeros(3, 31)}, r"pose_features \(3, 31\) need keypoints.*got \(3, 4, 5, 3\)"),
     ],
 )
 def test_wrong_inputs_are_errors_that_name_them(change, words):

@@ -1,8 +1,5 @@
 """The pipeline equals processor and model, alone and in batches, from the package and from the folder's own code."""
 
-import json
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -102,32 +99,3 @@ def test_a_model_without_processor_is_refused(folder):
     model = AutoModelForVideoClassification.from_pretrained(folder)
     with pytest.raises(ValueError, match="needs a processor"):
         CLIPMGPipeline(model=model)
-
-
-STRANGER = """
-import json, sys
-sys.modules["clipmg_hf"] = None
-import numpy as np
-from transformers import pipeline
-folder, again, frames, keypoints = sys.argv[1:]
-frames, keypoints = np.load(frames), np.load(keypoints)
-classifier = pipeline("micro-gesture-classification", model=folder, trust_remote_code=True)
-assert type(classifier).__module__.startswith("transformers_modules."), type(classifier)
-classifier.save_pretrained(again)
-second = pipeline("micro-gesture-classification", model=again, trust_remote_code=True)
-print(json.dumps([pipe(frames, keypoints=keypoints) for pipe in (classifier, second)]))
-"""
-
-
-def test_a_stranger_runs_the_folders_own_code(folder, classifier, tmp_path, run_command):
-    assert json.loads((folder / "config.json").read_text())["custom_pipelines"][PIPELINE_TASK]["type"] == "video"
-    np.save(tmp_path / "frames.npy", FRAMES)
-    np.save(tmp_path / "keypoints.npy", KEYPOINTS)
-    paths = [folder, tmp_path / "again", tmp_path / "frames.npy", tmp_path / "keypoints.npy"]
-    command = [sys.executable, "-P", "-c", STRANGER, *map(str, paths)]
-    done = run_command(command, env={"HF_MODULES_CACHE": str(tmp_path / "modules")})
-    expected = [
-        {**entry, "score": pytest.approx(entry["score"], abs=1e-6)}
-        for entry in classifier(FRAMES, keypoints=KEYPOINTS)
-    ]
-    assert json.loads(done.stdout.splitlines()[-1]) == [expected, expected]

@@ -110,6 +110,55 @@ def test_temporal_strides_equal_the_reference():
     torch.testing.assert_close(pose, reference.mean(dim=(2, 3, 4)), atol=1e-5, rtol=1e-5)
 
 
+def test_folded_norms_have_the_gradients_of_convolution_and_norm():
+    state = pyskl_state(5, 4, (1, 1), (0, 1))
+    encoder = ours_from(state, tiny_config(pose_stage_blocks=[1, 1], pose_inflate=[0, 1]))
+    keypoints = random_points(2, 6, 5)
+    block = encoder.layer2[0]
+    hidden = torch.randn(2, 16, 6, 8, 8, generator=torch.Generator().manual_seed(0))
+    for module in (encoder.conv1, block.conv1, block.conv2, block.conv3, block.downsample):
+        inputs = draw_heatmaps(keypoints.transpose(1, 2), 16, 0.6) if module is encoder.conv1 else hidden
+        if module in (block.conv2, block.conv3):
+            inputs = hidden[:, : module.conv.in_channels]
+        convolved = F.conv3d(inputs, module.conv.weight, stride=module.conv.stride, padding=module.conv.padding)
+        expected = module.bn(convolved)
+        expected = F.relu(expected) if module.activate else expected
+        parameters = [module.conv.weight, module.bn.weight, module.bn.bias]
+        weights = torch.rand(expected.shape, generator=torch.Generator().manual_seed(1))
+        theirs = torch.autograd.grad((expected * weights).sum(), parameters)
+        outputs = module(inputs)
+        ours = torch.autograd.grad((outputs * weights).sum(), parameters)
+        torch.testing.assert_close(outputs, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+def test_training_normalises_with_the_batch():
+    encoder = randomise(CLIPMGPoseEncoder(tiny_config())).train()
+    module = encoder.layer1[0].conv2
+    inputs = torch.randn(2, module.conv.in_channels, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    convolved = F.conv3d(inputs, module.conv.weight, stride=module.conv.stride, padding=module.conv.padding)
+    expected = F.relu(F.batch_norm(convolved, None, None, module.bn.weight, module.bn.bias, training=True))
+    torch.testing.assert_close(module(inputs), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_wrapped_convolution_is_called():
+    """Adapters put a module of their own in its place."""
+
+    class Doubled(torch.nn.Module):
+        def __init__(self, convolution):
+            super().__init__()
+            self.convolution = convolution
+
+        def forward(self, inputs):
+            return 2 * self.convolution(inputs)
+
+    module = randomise(CLIPMGPoseEncoder(tiny_config())).eval().conv1
+    inputs = torch.rand(1, 5, 2, 16, 16, generator=torch.Generator().manual_seed(0))
+    expected = F.relu(module.bn(2 * module.conv(inputs)))
+    module.conv = Doubled(module.conv)
+    torch.testing.assert_close(module(inputs), expected)
+
+
 def test_mean_counts_only_frames_with_a_point():
     encoder = randomise(CLIPMGPoseEncoder(tiny_config(pose_inflate=[0, 0]))).eval()
     keypoints = random_points(1, 4, 5)

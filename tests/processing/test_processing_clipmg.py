@@ -1,11 +1,7 @@
 import copy
 import json
 import multiprocessing
-import os
 import pickle
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pytest
@@ -570,59 +566,3 @@ def test_trainer_takes_and_saves_the_processor(tmp_path, model, path, keypoints)
     trainer.processing_class.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
     assert settings_of(loaded) == settings_of(processor)
-
-
-STRANGER = """
-    import sys
-
-    class Blocker:
-        def find_spec(self, name, path=None, target=None):
-            if name.partition(".")[0] == "clipmg_hf":
-                raise ImportError(f"{name} is not there")
-
-    sys.meta_path.insert(0, Blocker())
-    import numpy as np
-    import torch
-    from transformers import AutoModelForVideoClassification, AutoProcessor, pipeline
-    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
-
-    folder, video, keypoints, result = sys.argv[1:]
-    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-    model = AutoModelForVideoClassification.from_pretrained(folder, trust_remote_code=True).eval()
-    video_processor = AutoVideoProcessor.from_pretrained(folder, trust_remote_code=True)
-    inputs = processor(video, np.load(keypoints), augment=True, seeds=3)
-    with torch.no_grad():
-        logits = model(**inputs).logits
-    classifier = pipeline("video-classification", model=folder, trust_remote_code=True)
-    assert len(classifier(video, top_k=2)) == 2
-    assert torch.equal(video_processor(video)["pixel_values"], processor.video_processor(video)["pixel_values"])
-    assert not {"clipmg_hf", "torchvision", "torchcodec"} & set(sys.modules)
-    assert type(processor).__module__.startswith("transformers_modules.")
-    processor.save_pretrained(result + " again")
-    again = AutoProcessor.from_pretrained(result + " again", trust_remote_code=True)
-    assert torch.equal(again(video)["pixel_values"], processor(video)["pixel_values"])
-    torch.save({**inputs, "logits": logits}, result)
-"""
-
-
-def test_a_stranger_loads_the_saved_folder(tmp_path, model, path, keypoints):
-    processor = CLIPMGProcessor.from_model_config(model.config)
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    np.save(tmp_path / "keypoints.npy", keypoints)
-    arguments = [tmp_path / "model", path, tmp_path / "keypoints.npy", tmp_path / "result.pt"]
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
-    # -P keeps the current folder, which holds the package, off the path.
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", textwrap.dedent(STRANGER), *map(str, arguments)],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    result = torch.load(tmp_path / "result.pt")
-    expected = processor(path, keypoints, augment=True, seeds=3)
-    assert_same(result, expected)
-    with torch.no_grad():
-        torch.testing.assert_close(result["logits"], model(**expected).logits)
