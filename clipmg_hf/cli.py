@@ -12,13 +12,18 @@ Results go to stdout, progress and messages to stderr; exit codes are those of `
 
 from typing import Annotated
 
-import typer
+from clipmg_hf.console import errors_to_exit
 
-from clipmg_hf.commands.app import app as app_command
-from clipmg_hf.commands.data import data
-from clipmg_hf.commands.explain import explain
-from clipmg_hf.commands.predict import predict
-from clipmg_hf.commands.timeline import timeline
+
+# These imports, too, are interrupted without a traceback.
+with errors_to_exit():
+    import typer
+
+    from clipmg_hf.commands.app import app as app_command
+    from clipmg_hf.commands.data import data
+    from clipmg_hf.commands.explain import explain
+    from clipmg_hf.commands.predict import predict
+    from clipmg_hf.commands.timeline import timeline
 
 
 app = typer.Typer(

@@ -347,7 +347,7 @@ def _load(model: str, options: TimelineOptions) -> tuple[Any, Any, Any]:
             person_detector=options.person_detector,
         )
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
-    return *load_model(model, options.device, dtype), estimator
+    return *load_model(model, options.device, dtype, options.backend), estimator
 
 
 def _make_results(
@@ -419,7 +419,9 @@ def _describe_model(model: str) -> dict[str, str]:
     """Digests of the files of a checkpoint, by name."""
     folder = resolve_folder(model)
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json") and path.is_file())
-    kept = [path for path in paths if path.suffix == ".safetensors" or path.stem in ("config", "processor_config")]
+    # The last is of an export and holds digests of its weights and graphs.
+    named = ("config", "processor_config", "preprocessing")
+    kept = [path for path in paths if path.suffix == ".safetensors" or path.stem in named]
     return {path.name: digest_file(path)["sha256"] for path in kept}
 
 

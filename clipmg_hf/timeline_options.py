@@ -14,9 +14,10 @@ DEFAULT_FORMATS = ("csv", "json", "elan", "page")
 PoseName = Literal["vitpose", "rtmpose", "rtmw", "mediapipe", "mediapipe-holistic"]
 CropName = Literal["video", "segments"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
-ESTIMATORS, CROPS, DTYPES = get_args(PoseName), get_args(CropName), get_args(DtypeName)
-# These change how fast it goes, and not what comes out.
-_SPEED = ("batch_size", "device")
+BackendName = Literal["torch", "onnx"]
+ESTIMATORS, CROPS, DTYPES, BACKENDS = map(get_args, (PoseName, CropName, DtypeName, BackendName))
+# These change how fast it goes, and not what comes out; a folder holds a model for one backend.
+_SPEED = ("batch_size", "device", "backend")
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,14 @@ class TimelineOptions:
         metadata={"help": "Type of the weights: auto (as they were saved), float32, bfloat16 or float16."},
     )
 
+    backend: BackendName = field(
+        default="torch",
+        metadata={"help": "What runs the model: torch, or onnx for an exported folder."},
+    )
+
     def __post_init__(self) -> None:
-        for name, known in (("crop", CROPS), ("dtype", DTYPES), ("pose", (None, *ESTIMATORS))):
+        choices = {"crop": CROPS, "dtype": DTYPES, "backend": BACKENDS, "pose": (None, *ESTIMATORS)}
+        for name, known in choices.items():
             if (value := getattr(self, name)) not in known:
                 raise ValueError(f"{name} is {value!r}; expected {', '.join(str(choice) for choice in known)}.")
         if not self.formats or (unknown := [name for name in self.formats if name not in FORMATS]):
@@ -115,4 +122,4 @@ class TimelineOptions:
         return values | {"formats": sorted(set(self.formats))}
 
 
-__all__ = ["CROPS", "DEFAULT_FORMATS", "DTYPES", "ESTIMATORS", "FORMATS", "TimelineOptions"]
+__all__ = ["BACKENDS", "CROPS", "DEFAULT_FORMATS", "DTYPES", "ESTIMATORS", "FORMATS", "TimelineOptions"]

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from clipmg_hf.commands import shared
 from clipmg_hf.console import errors_to_exit
@@ -24,7 +25,8 @@ def app(
 ) -> None:
     """Serve an app for the browser: upload a video, look at its timeline, download the results."""
     with errors_to_exit():
-        from clipmg_hf.app import launch
+        with Console(stderr=True).status("Loading"):
+            from clipmg_hf.app import launch
 
         launch(
             model,

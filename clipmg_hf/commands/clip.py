@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 
 from clipmg_hf import inference
-from clipmg_hf.inference import ClipPrediction, FollowedPeople, follow_people, load_model
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
+from clipmg_hf.inference import ClipPrediction, FollowedPeople, InferenceModel, follow_people, load_model
 from clipmg_hf.pose import load_estimator
-from clipmg_hf.pose.subjects import parse_subject_rule
 from clipmg_hf.processing import OpenPoseSequence, VideoReader
+from clipmg_hf.subject_rules import parse_subject_rule
 from clipmg_hf.timeline.face_blur import SequenceFaceBlur
 from clipmg_hf.timeline.records import WindowScores
 
@@ -36,6 +35,7 @@ class ClipRequest:
     subject: str | None
     blur_face: bool
     device: str | None
+    backend: str = "torch"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +49,7 @@ class PredictedClip:
         windows: To explain it, the clip in overlapping windows of half its length, at most 32 frames.
     """
 
-    model: CLIPMGForMicroGestureClassification
+    model: InferenceModel
     prediction: ClipPrediction
     bystanders: tuple[np.ndarray, ...]
     windows: tuple[WindowScores, ...] = ()
@@ -71,7 +71,7 @@ def predict_request(request: ClipRequest, explain: bool, show_progress: bool) ->
     if request.pose is None and (request.pose_weights or request.person_detector):
         raise ValueError("Got weights of a pose estimator without --pose; expected its name.")
     interval: dict[str, Any] = {"start": request.start, "end": request.end, "unit": request.unit}
-    model, processor = load_model(request.model, device=request.device)
+    model, processor = load_model(request.model, request.device, backend=request.backend)
     keypoints: Any = request.keypoints
     people = None
     if request.pose is not None or request.subject is not None or request.blur_face:

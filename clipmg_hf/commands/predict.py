@@ -52,33 +52,34 @@ def predict(
     ] = None,
     blur_face: shared.BlurFaceOption = False,
     device: shared.DeviceOption = None,
+    backend: shared.BackendOption = "torch",
     quiet: shared.QuietOption = False,
 ) -> None:
     """Classify one clip of a video; the whole video by default."""
     messages = Console(stderr=True, quiet=quiet)
-    with errors_to_exit(), quiet_libraries(quiet):
+    with errors_to_exit(), quiet_libraries(quiet), messages.status("Loading the model") as status:
         write_overlay = None if overlay is None else _overlay_writer(overlay)
-        with messages.status("Loading the model") as status:
-            from clipmg_hf.commands.clip import ClipRequest, blur_faces, predict_request
+        from clipmg_hf.commands.clip import ClipRequest, blur_faces, predict_request
 
-            request = ClipRequest(
-                video=video,
-                model=model,
-                keypoints=keypoints,
-                start=start,
-                end=end,
-                unit=unit.value,
-                pose=pose,
-                pose_weights=pose_weights,
-                person_detector=person_detector,
-                subject=subject,
-                blur_face=blur_face and overlay is not None,
-                device=device,
-            )
-            clip = predict_request(request, explain=overlay is not None, show_progress=False)
-            if write_overlay is not None:
-                status.update("Drawing the overlay")
-                write_overlay(blur_faces(clip) if blur_face else clip.prediction, overlay)
+        request = ClipRequest(
+            video=video,
+            model=model,
+            keypoints=keypoints,
+            start=start,
+            end=end,
+            unit=unit.value,
+            pose=pose,
+            pose_weights=pose_weights,
+            person_detector=person_detector,
+            subject=subject,
+            blur_face=blur_face and overlay is not None,
+            device=device,
+            backend=backend,
+        )
+        clip = predict_request(request, explain=overlay is not None, show_progress=False)
+        if write_overlay is not None:
+            status.update("Drawing the overlay")
+            write_overlay(blur_faces(clip) if blur_face else clip.prediction, overlay)
     if as_json:
         typer.echo(json.dumps(clip.prediction.to_dict(top), allow_nan=False))
     else:

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clipmg_hf.timeline_options import ESTIMATORS, TimelineOptions
+from clipmg_hf.subject_rules import parse_subject_rule
+from clipmg_hf.timeline_options import BACKENDS, ESTIMATORS, TimelineOptions
 
 
 HELP = {option.name: option.metadata["help"] for option in fields(TimelineOptions)}
@@ -46,8 +47,6 @@ def _check_one_subject(value: str | None) -> str | None:
 
 def check_subject(value: str | None) -> str | None:
     """Refuse a rule that cannot be read as wrong usage."""
-    from clipmg_hf.pose.subjects import parse_subject_rule
-
     try:
         if value is not None:
             parse_subject_rule(value)
@@ -85,6 +84,7 @@ PersonDetectorOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...", show_default="cuda if there")]
+BackendOption = Annotated[str, typer.Option(help=HELP["backend"], **choice(BACKENDS))]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Nothing but errors on stderr.")]
 BlurFaceOption = Annotated[
     bool, typer.Option("--blur-face", help="Make faces unrecognisable in what is drawn; needs keypoints.")
@@ -132,6 +132,7 @@ def quiet_libraries(quiet: bool) -> Iterator[None]:
 
 __all__ = [
     "HELP",
+    "BackendOption",
     "BlurFaceOption",
     "ClipKeypointsOption",
     "ClipSubjectOption",

@@ -13,7 +13,7 @@ from rich.markup import escape
 from clipmg_hf.commands import shared
 from clipmg_hf.commands.shared import HELP, check_subject, choice, make_table, quiet_libraries, say
 from clipmg_hf.console import errors_to_exit
-from clipmg_hf.timeline_options import CROPS, DEFAULT_FORMATS, DTYPES, FORMATS, TimelineOptions
+from clipmg_hf.timeline_options import BACKENDS, CROPS, DEFAULT_FORMATS, DTYPES, FORMATS, TimelineOptions
 
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def timeline(
     dtype: Annotated[
         str, typer.Option(help="Type of the weights.", rich_help_panel=_RUN, **choice(DTYPES))
     ] = DEFAULTS.dtype,
+    backend: Annotated[
+        str, typer.Option(help=HELP["backend"], rich_help_panel=_RUN, **choice(BACKENDS))
+    ] = DEFAULTS.backend,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object instead of a table.", rich_help_panel=_RUN)
     ] = False,
@@ -131,8 +134,11 @@ def timeline(
             batch_size=batch_size,
             device=device,
             dtype=dtype,  # type: ignore[arg-type]
+            backend=backend,  # type: ignore[arg-type]
         )
-        from clipmg_hf.timeline_job import find_videos, plan_jobs, run_jobs
+        messages = Console(stderr=True, quiet=quiet)
+        with messages.status("Loading"):
+            from clipmg_hf.timeline_job import find_videos, plan_jobs, run_jobs
 
         jobs = plan_jobs(find_videos(videos), output, keypoints, is_folder=videos.is_dir())
         outcomes = []
@@ -145,7 +151,7 @@ def timeline(
         # Of a single video that failed, the message says all.
         if len(jobs) > 1 or outcomes[0].error is None:
             print_outcomes(outcomes, as_json)
-            say(Console(stderr=True, quiet=quiet), f"results in {output if len(jobs) > 1 else jobs[0].folder}")
+            say(messages, f"results in {output if len(jobs) > 1 else jobs[0].folder}")
     raise typer.Exit(exit_status(outcomes))
 
 

@@ -14,20 +14,24 @@ the order of `"all"`: by first frame, then from left to right in the picture.
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from clipmg_hf.pose.tracking import MIN_POINTS, NOT_TRACKED, PersonTracker, Track, keypoint_distances, person_boxes
+from clipmg_hf.pose.tracking import (
+    BLOCK,
+    MIN_POINTS,
+    NOT_TRACKED,
+    PersonTracker,
+    Track,
+    keypoint_distances,
+    person_boxes,
+)
 from clipmg_hf.processing import valid_keypoints
+from clipmg_hf.subject_rules import RULES, Box, SubjectRule, check_subject_rule, parse_subject_rule
 from clipmg_hf.timeline import Person, format_timecode
 
 
-Box = tuple[float, float, float, float]
-SubjectRule = str | int | Box
-
-RULES = ("largest", "most_central", "longest", "all")
 # Our choice: a second at 25 frames per second.
 MIN_FRAMES = 25
 # More intervals than this in one note hide the others.
@@ -37,49 +41,6 @@ _WITHOUT_PERSON = "A model with a visual stream also works on RGB alone: pass no
 
 class NoPersonError(ValueError):
     """Nobody in a video can be the subject; the message names the video and what can be done."""
-
-
-def parse_subject_rule(text: str) -> SubjectRule:
-    """Read a rule as it stands on a command line.
-
-    Args:
-        text (`str`): "largest", "most_central", "longest", "all", "index:1" or "box:10,20,300,400".
-
-    Raises:
-        ValueError: Anything else.
-    """
-    kind, _, value = text.strip().partition(":")
-    if not value and kind in RULES:
-        return kind
-    expected = f"expected {', '.join(RULES)}, index:NUMBER or box:LEFT,TOP,RIGHT,BOTTOM in pixels"
-    try:
-        if kind == "index":
-            return check_subject_rule(int(value))
-        if kind == "box":
-            left, top, right, bottom = map(float, value.split(","))
-            return check_subject_rule((left, top, right, bottom))
-    except ValueError as error:
-        raise ValueError(f"Subject {text!r}: {error}; {expected}.") from error
-    raise ValueError(f"Subject {text!r}: {expected}.")
-
-
-def check_subject_rule(rule: SubjectRule) -> SubjectRule:
-    """Return the rule if it is one of those of the module.
-
-    Raises:
-        ValueError: It is not; names the value.
-    """
-    if isinstance(rule, str):
-        if rule not in RULES:
-            raise ValueError(f"the rule is {rule!r}, not one of {', '.join(RULES)}, an index or a box")
-    elif isinstance(rule, tuple | list):
-        if len(rule) != 4 or not all(map(math.isfinite, rule)):
-            raise ValueError(f"the box is {rule}, not four finite numbers left, top, right, bottom")
-        if not (rule[0] < rule[2] and rule[1] < rule[3]):
-            raise ValueError(f"the box is {rule}, whose right or bottom is not above its left or top")
-    elif isinstance(rule, bool) or not isinstance(rule, int) or rule < 0:
-        raise ValueError(f"the index is {rule!r}, not an integer from 0")
-    return rule
 
 
 def choose_subjects(
@@ -175,7 +136,12 @@ def to_sequence(track: Track, num_frames: int) -> np.ndarray:
 def from_sequence(sequence: np.ndarray, number: int = 0) -> Track | None:
     """The track of keypoints (N, K, 3) of one person; frames without a valid point are absent, `None` if all are."""
     frames = np.flatnonzero(valid_keypoints(sequence).any(axis=-1))
-    return Track(number, frames, np.asarray(sequence[frames], dtype=np.float32)) if len(frames) else None
+    if len(frames) == 0:
+        return None
+    # Without absences a view, as a long video's keypoints are large.
+    is_whole = frames[-1] + 1 - frames[0] == len(frames)
+    rows = slice(frames[0], frames[-1] + 1) if is_whole else frames
+    return Track(number, frames, np.asarray(sequence[rows], dtype=np.float32))
 
 
 def describe(track: Track) -> Person:
@@ -191,15 +157,21 @@ def find_jumps(track: Track) -> list[int]:
     the points that both frames have, the width the largest of both boxes' and of the median one. Frames after an
     absence or with fewer than three points of the frame before do not count.
     """
-    valid = valid_keypoints(track.keypoints)
-    common = (valid[1:] & valid[:-1])[..., None]
-    num_common = common.sum(axis=1)
-    way = (np.diff(track.keypoints[..., :2], axis=0) * common).sum(axis=1) / np.maximum(num_common, 1)
+    parts = [_mean_way(track.keypoints[first : first + BLOCK + 1]) for first in range(0, len(track), BLOCK)]
+    way, num_common = (np.concatenate(values) for values in zip(*parts, strict=True))
     boxes = person_boxes(track.keypoints)
     widths = np.maximum(boxes[:, 2] - boxes[:, 0], np.median(boxes[:, 2] - boxes[:, 0]))
     jumps = np.hypot(*way.T) > np.maximum(widths[1:], widths[:-1])
     counts = (num_common[:, 0] >= MIN_POINTS) & (np.diff(track.frames) == 1)
     return track.frames[1:][jumps & counts].tolist()
+
+
+def _mean_way(keypoints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean way (n - 1, 2) of the points that a frame and the one before have, and how many these are (n - 1, 1)."""
+    valid = valid_keypoints(keypoints)
+    common = (valid[1:] & valid[:-1])[..., None]
+    num_common = common.sum(axis=1)
+    return (np.diff(keypoints[..., :2], axis=0) * common).sum(axis=1) / np.maximum(num_common, 1), num_common
 
 
 def find_absences(track: Track, num_frames: int, min_frames: int = MIN_FRAMES) -> list[tuple[int, int]]:

@@ -21,6 +21,8 @@ from clipmg_hf.processing import valid_keypoints
 # Fewer points do not tell people apart; detectors leave such scraps at the rim of the picture.
 MIN_POINTS = 3
 NOT_TRACKED = -1
+# Frames that are computed together: a long video's keypoints are large.
+BLOCK = 1000
 # Weight of the newest step in the velocity, and what remains of the velocity after each frame without a detection.
 _SMOOTHING, _DAMPING = 0.3, 0.95
 
@@ -233,6 +235,8 @@ def keypoint_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def person_boxes(people: np.ndarray) -> np.ndarray:
     """Left, top, right and bottom of the valid points: (..., K, 3) -> (..., 4) float32; zeros without valid points."""
+    if people.ndim > 2 and len(people) > BLOCK:
+        return np.concatenate([person_boxes(people[first : first + BLOCK]) for first in range(0, len(people), BLOCK)])
     valid = valid_keypoints(people)[..., None]
     low = np.where(valid, people[..., :2], np.inf).min(axis=-2)
     high = np.where(valid, people[..., :2], -np.inf).max(axis=-2)
