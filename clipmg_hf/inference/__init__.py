@@ -5,6 +5,7 @@ from .checkpoint import CheckpointError, load_model
 from .clip import ClipExplanation, ClipPrediction, predict_clip
 from .cropping import CropSchedule, crop_segments, crop_video
 from .engine import StreamFrame, WindowClassifier, WindowGrid, stream_windows
+from .onnx_model import InferenceModel, OnnxModel
 from .timeline import FollowedPeople, follow_people, predict_timeline
 from .video_stream import LiveVideo, file_frames, open_live
 
@@ -16,7 +17,9 @@ __all__ = [
     "ClipPrediction",
     "CropSchedule",
     "FollowedPeople",
+    "InferenceModel",
     "LiveVideo",
+    "OnnxModel",
     "StreamFrame",
     "WindowClassifier",
     "WindowGrid",

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Literal, overload
 
 import torch
 from huggingface_hub import snapshot_download
@@ -14,6 +15,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForVideoClassification, AutoProcessor
 from transformers.utils import logging
 
+from clipmg_hf.inference.onnx_model import ONNX_FILES, InferenceModel, OnnxModel
 from clipmg_hf.modeling import CLIPMGConfig, CLIPMGForMicroGestureClassification
 from clipmg_hf.processing import CLIPMGProcessor, get_layout
 
@@ -29,11 +31,33 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the folder, what is wrong and what was expected."""
 
 
+@overload
 def load_model(
     path_or_name: str | PathLike,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
-) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
+    backend: Literal["torch"] = "torch",
+    revision: str | None = None,
+) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]: ...
+
+
+@overload
+def load_model(
+    path_or_name: str | PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    backend: str = "torch",
+    revision: str | None = None,
+) -> tuple[InferenceModel, CLIPMGProcessor]: ...
+
+
+def load_model(
+    path_or_name: str | PathLike,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    backend: str = "torch",
+    revision: str | None = None,
+) -> tuple[InferenceModel, CLIPMGProcessor]:
     """Load a checkpoint for inference, and make sure that its parts belong together.
 
     A Hub name is first downloaded to the local cache: configuration and safetensors only, no code.
@@ -42,6 +66,9 @@ def load_model(
         path_or_name: Folder written by `save_pretrained` of model and processor, or `"owner/name"` on the Hub.
         device: Where the model goes; by default the first CUDA device, else the CPU.
         dtype: Type of the weights; by default the one they were saved with.
+        backend: `"onnx"` runs an export in ONNX Runtime, in float32; `path_or_name` is then that of a folder that
+            `clipmg_hf.export` has written.
+        revision: Commit, tag or branch of a Hub name; by default the newest commit of `main`.
 
     Returns:
         The model in eval mode, and its processor.
@@ -49,9 +76,14 @@ def load_model(
     Raises:
         CheckpointError: The folder is incomplete or its parts disagree; no weight is ever initialised anew.
         ValueError: The device cannot be used.
+        ImportError: The extra `onnx` is missing.
     """
+    if backend == "onnx":
+        return _load_onnx(path_or_name, device, dtype, revision)
+    if backend != "torch":
+        raise ValueError(f"backend is {backend!r}; expected 'torch' or 'onnx'.")
     device = _resolve_device(device)
-    folder = resolve_folder(path_or_name)
+    folder = resolve_folder(path_or_name, revision=revision)
     with _quiet_transformers():
         config = _load_config(folder)
         if not any((folder / name).is_file() for name in WEIGHT_FILES):
@@ -60,6 +92,22 @@ def load_model(
         _check_agreement(folder, config, processor)
         model = _load_weights(folder, config, dtype)
     return model.to(device).eval(), processor
+
+
+def _load_onnx(
+    path_or_name: str | PathLike, device: str | torch.device | None, dtype: torch.dtype | None, revision: str | None
+) -> tuple[OnnxModel, CLIPMGProcessor]:
+    if dtype not in (None, torch.float32):
+        raise ValueError(f"dtype is {dtype}; expected float32, in which models are exported to ONNX.")
+    folder = resolve_folder(path_or_name, ONNX_FILES, revision)
+    with _quiet_transformers():
+        config = _load_config(folder)
+        processor = _load_processor(folder)
+        _check_agreement(folder, config, processor)
+    try:
+        return OnnxModel(folder, config, device), processor
+    except FileNotFoundError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def _resolve_device(device: str | torch.device | None) -> torch.device:
@@ -76,17 +124,23 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
-def resolve_folder(path_or_name: str | PathLike) -> Path:
+def resolve_folder(
+    path_or_name: str | PathLike, patterns: Sequence[str] = ("*.json", "*.safetensors"), revision: str | None = None
+) -> Path:
     """The local folder of a checkpoint; a Hub name is downloaded. A CheckpointError if there is none."""
     folder = Path(path_or_name)
     if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(
+                f"{folder} is a folder and has no revision {revision!r}; expected a name on the Hub."
+            )
         return folder
     expected = "expected a folder saved by save_pretrained, or owner/name of a model on the Hub"
     if folder.exists() or not _HUB_NAME.fullmatch(str(path_or_name)):
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder} {problem}; {expected}.")
     try:
-        return Path(snapshot_download(str(path_or_name), allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(str(path_or_name), revision=revision, allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from transformers import BatchFeature
 
-from clipmg_hf.modeling import CLIPMGClassifierOutput, CLIPMGForMicroGestureClassification
+from clipmg_hf.inference.onnx_model import InferenceModel
+from clipmg_hf.modeling import CLIPMGClassifierOutput
 from clipmg_hf.processing import (
     CLIPMGClip,
     CLIPMGProcessor,
@@ -33,6 +34,8 @@ from clipmg_hf.processing.video_processing_clipmg import DecodedVideo, open_vide
 
 # Keypoints of a person who leans out of the picture lie a little outside it; those of a larger video far, and many.
 OUTSIDE_MARGIN, OUTSIDE_SHARE = 0.1, 0.05
+# Frames whose keypoints are looked at together.
+BLOCK = 1000
 
 
 class _SourceKeypoints(NamedTuple):
@@ -137,7 +140,7 @@ class ClipPrediction:
 
 
 def predict_clip(
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     video: Any,
     keypoints: Any = None,
@@ -231,7 +234,7 @@ def _process(
 
 
 @torch.inference_mode()
-def _run_model(model: CLIPMGForMicroGestureClassification, inputs: BatchFeature) -> CLIPMGClassifierOutput:
+def _run_model(model: InferenceModel, inputs: BatchFeature) -> CLIPMGClassifierOutput:
     was_training = model.training
     model.eval()
     try:
@@ -287,14 +290,19 @@ def absent_keypoints(source: KeypointLayout | None, target: KeypointLayout) -> t
 
 def check_inside(people: Sequence[np.ndarray], info: VideoInfo, name: str) -> None:
     """Refuse keypoints (..., K, 3) that were found in larger pictures with a ValueError that calls them `name`."""
-    points = np.concatenate([points[valid_keypoints(points), :2] for points in people])
     size = np.array([info.width, info.height])
-    outside = ((points < -OUTSIDE_MARGIN * size) | (points > (1 + OUTSIDE_MARGIN) * size)).any(axis=1)
-    if len(points) and outside.mean() > OUTSIDE_SHARE:
-        reach = " x ".join(f"{value:.0f}" for value in points.max(axis=0))
+    num_points, num_outside, reach = 0, 0, np.zeros(2)
+    # In blocks: those of a long video are large.
+    for first in range(0, len(people), BLOCK):
+        points = np.concatenate([points[valid_keypoints(points), :2] for points in people[first : first + BLOCK]])
+        outside = ((points < -OUTSIDE_MARGIN * size) | (points > (1 + OUTSIDE_MARGIN) * size)).any(axis=1)
+        num_points, num_outside = num_points + len(points), num_outside + int(outside.sum())
+        reach = np.maximum(reach, points.max(axis=0, initial=0))
+    if num_points and num_outside / num_points > OUTSIDE_SHARE:
         raise ValueError(
-            f"{name}: {outside.mean():.0%} of the points lie outside the {info.width} x {info.height} frames of "
-            f"{info.name} (they reach {reach}); expected keypoints of this video, in its pixels."
+            f"{name}: {num_outside / num_points:.0%} of the points lie outside the {info.width} x {info.height} "
+            f"frames of {info.name} (they reach {reach[0]:.0f} x {reach[1]:.0f}); expected keypoints of this "
+            "video, in its pixels."
         )
 
 

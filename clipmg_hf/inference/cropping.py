@@ -81,12 +81,12 @@ def crop_segments(
 
 def _part_boxes(keypoints: np.ndarray, part: int) -> np.ndarray:
     """(N, K, 3) -> (parts, 4): left, top, right and bottom of everything in each part; NaN without a person."""
-    valid = valid_keypoints(keypoints)
-    points = keypoints[..., :2].astype(np.float64)
-    starts = np.arange(0, len(keypoints), part)
-    low = np.minimum.reduceat(np.where(valid[..., None], points, np.inf).min(axis=1), starts)
-    high = np.maximum.reduceat(np.where(valid[..., None], points, -np.inf).max(axis=1), starts)
-    boxes = np.concatenate([low, high], axis=-1)
+    boxes = np.empty((-(-len(keypoints) // part), 4))
+    for index in range(len(boxes)):
+        rows = keypoints[index * part : (index + 1) * part]
+        points, valid = rows[..., :2].astype(np.float64), valid_keypoints(rows)[..., None]
+        boxes[index, :2] = np.where(valid, points, np.inf).min(axis=(0, 1))
+        boxes[index, 2:] = np.where(valid, points, -np.inf).max(axis=(0, 1))
     boxes[~np.isfinite(boxes).all(axis=1)] = np.nan
     return boxes
 

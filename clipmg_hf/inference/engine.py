@@ -7,7 +7,7 @@ one more window covers the last frames if no other has; what it lacks is masked.
 Symbols as in `configuration_clipmg`: T RGB frames, T_p pose frames, K keypoints, N patches, D_v the tower's width.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -17,7 +17,8 @@ import torch
 
 from clipmg_hf.inference.attention import AttentionTrack
 from clipmg_hf.inference.cropping import CropSchedule
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
+from clipmg_hf.inference.onnx_model import InferenceModel
+from clipmg_hf.inference.pose_stream import PoseWindows, gather_frames
 from clipmg_hf.processing import CLIPMGProcessor, SquareCrop, valid_keypoints
 from clipmg_hf.processing.geometry_clipmg import crop_and_resize, full_frame_crop, sample_frame_indices
 from clipmg_hf.processing.video_processing_clipmg import normalize_pixels
@@ -154,7 +155,7 @@ class WindowClassifier:
 
     def __init__(
         self,
-        model: CLIPMGForMicroGestureClassification,
+        model: InferenceModel,
         processor: CLIPMGProcessor,
         grid: WindowGrid,
         crop: SquareCrop | CropSchedule,
@@ -175,17 +176,13 @@ class WindowClassifier:
         self._next_index: int | None = None
         self._end_seconds = 0.0
         # By frame: limits in time of starting windows, uint8 images (3, size, size) that wait for the tower, tokens
-        # (1 + N, D_v), keypoints (K, 3) of the processed frame, those of them that wait, pose features (C, h, w).
+        # (1 + N, D_v).
         self._start_seconds: dict[int, float] = {}
         self._images: dict[int, torch.Tensor] = {}
         self._tokens: dict[int, torch.Tensor] = {}
-        self._keypoints: dict[int, torch.Tensor] = {}
-        self._waiting_poses: list[int] = []
-        self._features: dict[int, torch.Tensor] = {}
+        self._poses = PoseWindows(model, grid.pose, grid.stride, batch_size * self._settings.pose_frames_per_frame)
         self._ready: list[_Window] = []
         self._next_start = grid.first
-        self._no_keypoints = torch.zeros(model.config.num_keypoints, 3)
-        self._no_features: torch.Tensor | None = None
 
     def push(self, frame: StreamFrame) -> list[WindowScores]:
         """Take the next frame; returns the windows that are finished.
@@ -238,8 +235,7 @@ class WindowClassifier:
             points = np.where(valid_keypoints(points)[..., None], points, 0.0)
             # Frames without a person take the features of an empty frame.
             if points.any():
-                self._keypoints[frame.index] = self.processor.process_keypoints(points[None], crop)[0]
-                self._waiting_poses.append(frame.index)
+                self._poses.add(frame.index, self.processor.process_keypoints(points[None], crop)[0])
 
     def _complete(self, end: int) -> None:
         start = self._next_start
@@ -253,16 +249,18 @@ class WindowClassifier:
         self.model.eval()
         try:
             self._encode_images()
-            self._encode_poses()
+            # The last window may reach beyond the stream.
+            ends = [self._next_index or 0, *(window.start + self.grid.window for window in self._ready)]
+            self._poses.encode(self._ready[0].start if self._ready else self._next_start, max(ends))
             size = max(1, self.batch_size // FRAMES_PER_WINDOW)
             batches = (self._ready[first : first + size] for first in range(0, len(self._ready), size))
             scores = [window for batch in batches for window in self._classify(batch)]
         finally:
             self.model.train(was_training)
         self._ready = []
-        for kept in (self._tokens, self._keypoints, self._features):
-            for index in [index for index in kept if index < self._next_start]:
-                del kept[index]
+        self._poses.forget(self._next_start)
+        for index in [index for index in self._tokens if index < self._next_start]:
+            del self._tokens[index]
         return scores
 
     def _encode_images(self) -> None:
@@ -276,31 +274,11 @@ class WindowClassifier:
             )
             self._tokens.update(zip(batch, tokens[0], strict=True))
 
-    def _encode_poses(self) -> None:
-        if self.model.config.uses_pose and self._waiting_poses:
-            size = self.batch_size * self._settings.pose_frames_per_frame
-            for first in range(0, len(self._waiting_poses), size):
-                batch = self._waiting_poses[first : first + size]
-                features = self._encode_keypoints(torch.stack([self._keypoints[index] for index in batch]))
-                self._features.update(zip(batch, features, strict=True))
-        self._waiting_poses = []
-
-    def _encode_keypoints(self, keypoints: torch.Tensor) -> torch.Tensor:
-        """(n, K, 3) -> (n, C, h, w)"""
-        return self.model.base_model.pose_encoder.encode_frames(keypoints.unsqueeze(0).to(self.model.device))[0]
-
     def _classify(self, windows: list[_Window]) -> Iterator[WindowScores]:
-        starts = np.array([window.start for window in windows])[:, None]
-        keypoints = _gather(self._keypoints, starts + self.grid.pose, self._no_keypoints)
-        inputs: dict[str, torch.Tensor] = {}
+        starts = np.array([window.start for window in windows])
+        inputs = self._poses.inputs(starts)
         if self.model.config.uses_vision:
-            inputs |= self._gather_tokens(starts + self.grid.rgb)
-        if keypoints.any() or not inputs:
-            inputs["keypoints"] = keypoints.to(self.model.device)
-            if self.model.config.uses_pose:
-                if self._no_features is None:
-                    self._no_features = self._encode_keypoints(self._no_keypoints[None])[0]
-                inputs["pose_features"] = _gather(self._features, starts + self.grid.pose, self._no_features)
+            inputs |= self._gather_tokens(starts[:, None] + self.grid.rgb)
         outputs: Any = self.model(**inputs, output_explanation=True)
         if self._attention is not None and outputs.semantic_attention is not None:
             # (B, heads, T, H_p, W_p) -> (B, T, H_p, W_p)
@@ -313,7 +291,7 @@ class WindowClassifier:
                 person=self.person,
                 scores=window_scores,
                 gate=gate,
-                pose_share=self._pose_share(window),
+                pose_share=self._poses.share(window.start, window.end),
             )
 
     def _collect(self, track: AttentionTrack, windows: list[_Window], maps: np.ndarray) -> None:
@@ -327,24 +305,14 @@ class WindowClassifier:
         """Tokens of the frames (B, T), with a mask when some are missing."""
         missing = [index for index in frames.ravel().tolist() if index not in self._tokens]
         nothing = torch.zeros_like(next(iter(self._tokens.values())))
-        inputs = {"vision_tokens": _gather(self._tokens, frames, nothing)}
+        inputs = {"vision_tokens": gather_frames(self._tokens, frames, nothing)}
         if missing:
             inputs["frame_mask"] = torch.from_numpy(~np.isin(frames, missing)).to(self.model.device)
         return inputs
 
-    def _pose_share(self, window: _Window) -> float:
-        frames = np.unique(window.start + self.grid.pose)
-        frames = frames[frames < window.end].tolist()
-        return sum(index in self._keypoints for index in frames) / max(len(frames), 1)
-
-
-def _gather(values: Mapping[int, torch.Tensor], frames: np.ndarray, default: torch.Tensor) -> torch.Tensor:
-    """Stack the values of the frames (B, n) to (B, n, ...)."""
-    return torch.stack([values.get(index, default) for index in frames.ravel().tolist()]).unflatten(0, frames.shape)
-
 
 def stream_windows(
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     frames: Iterable[StreamFrame],
     *,

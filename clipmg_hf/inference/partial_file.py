@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clipmg_hf.inference.onnx_model import OnnxModel
 from clipmg_hf.timeline.records import WindowScores
 
 
@@ -91,8 +92,10 @@ def _read_window(line: bytes) -> WindowScores:
     return WindowScores(**values | {"scores": np.array(values["scores"], np.float32)})
 
 
-def digest_weights(model: torch.nn.Module) -> str:
+def digest_weights(model: torch.nn.Module | OnnxModel) -> str:
     """Digest of a model's weights and their types."""
+    if isinstance(model, OnnxModel):
+        return model.digest
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype}".encode())
@@ -105,7 +108,7 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str(array.shape).encode())
-        digest.update(array.tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 
 

@@ -21,9 +21,9 @@ from clipmg_hf.inference.attention import AttentionTrack
 from clipmg_hf.inference.clip import absent_keypoints, check_inside
 from clipmg_hf.inference.cropping import CropSchedule, crop_segments, crop_video
 from clipmg_hf.inference.engine import WindowClassifier, WindowGrid
+from clipmg_hf.inference.onnx_model import InferenceModel
 from clipmg_hf.inference.partial_file import PartialFile, digest_arrays, digest_weights
 from clipmg_hf.inference.video_stream import file_frames
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
 from clipmg_hf.pose.openpose_people import read_openpose_people
 from clipmg_hf.pose.subjects import (
     NoPersonError,
@@ -116,7 +116,7 @@ class _Subject(NamedTuple):
 def predict_timeline(
     video: Any,
     *,
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     keypoints: Any = None,
     pose: "PoseEstimator | None" = None,
@@ -243,10 +243,11 @@ def _open(video: Any) -> VideoReader:
 class _Source(NamedTuple):
     """Keypoints of a video: the people (P, K, 3) of each of its N frames, their layout and name in messages.
 
-    `is_one` says that a frame shows the same one person as the others.
+    `is_one` says that a frame shows the same one person as the others; `people` is then an array (n, 1, K, 3) of the
+    n frames of the interval alone.
     """
 
-    people: list[np.ndarray]
+    people: Sequence[np.ndarray]
     layout: KeypointLayout
     name: str
     is_one: bool
@@ -255,11 +256,12 @@ class _Source(NamedTuple):
 def _read_keypoints(
     reader: VideoReader, keypoints: Any, pose: Any, interval: tuple[int, int], show_progress: bool
 ) -> _Source | None:
-    """Keypoints of every frame of the video, whatever they come from; nobody outside the interval."""
+    """Keypoints of the frames, whatever they come from; nobody outside the interval."""
     if keypoints is not None and pose is not None:
         raise ValueError("Got keypoints and pose; expected one of them.")
     if keypoints is None and pose is None:
         return None
+    people: Sequence[np.ndarray]
     first_number, is_one, name = 0, False, "keypoints"
     if keypoints is None:
         people, layout, name = (
@@ -273,8 +275,11 @@ def _read_keypoints(
         first_number = int(numbers[0])
     else:
         points, layout, first_number = _read_array(keypoints)
-        people, is_one = list(points[:, None]), True
-    people = _place_rows(people, layout, first_number, name, reader, interval)
+        people, is_one = cast(Sequence[np.ndarray], points[:, None]), True
+    people = people[_place_rows(len(people), first_number, name, reader, interval)]
+    if not is_one:
+        nobody = np.zeros((0, layout.num_keypoints, 3), np.float32)
+        people = [nobody] * interval[0] + list(people) + [nobody] * (reader.info.num_frames - interval[1])
     check_inside(people, reader.info, name)
     return _Source(people, layout, name, is_one)
 
@@ -294,25 +299,15 @@ def _read_array(keypoints: Any) -> tuple[np.ndarray, KeypointLayout, int]:
     return points, layout_from_count(points.shape[1]), 0
 
 
-def _place_rows(
-    people: list[np.ndarray],
-    layout: KeypointLayout,
-    first_number: int,
-    name: str,
-    reader: VideoReader,
-    interval: tuple[int, int],
-) -> list[np.ndarray]:
-    """One entry for each frame of the video, empty outside the rows that there are."""
+def _place_rows(num_rows: int, first_number: int, name: str, reader: VideoReader, interval: tuple[int, int]) -> slice:
+    """Which of the rows of keypoints are those of the interval."""
     info, (first, last) = reader.info, interval
-    nobody = np.zeros((0, layout.num_keypoints, 3), np.float32)
-    if len(people) == info.num_frames:
-        people = people[first:last]
-    if len(people) == last - first and first_number in (0, first):
-        return [nobody] * first + people + [nobody] * (info.num_frames - last)
+    if first_number in (0, first) and num_rows in (info.num_frames, last - first):
+        return slice(first, last) if num_rows == info.num_frames else slice(None)
     start = f", the first for frame {first_number}" if first_number else ""
     part = f", or {last - first} for the interval [{first}, {last})" if last - first < info.num_frames else ""
     raise ValueError(
-        f"{name}: {len(people)} rows{start}; expected {info.num_frames}, one for each frame of {info.name}{part}."
+        f"{name}: {num_rows} rows{start}; expected {info.num_frames}, one for each frame of {info.name}{part}."
     )
 
 
@@ -343,9 +338,8 @@ def _follow(
         return None
     info = reader.info
     if source.is_one:
-        nobody = np.zeros((1, source.layout.num_keypoints, 3), np.float32)
-        track = from_sequence(np.concatenate([people if len(people) else nobody for people in source.people]))
-        tracks = [] if track is None else [track]
+        track = from_sequence(cast(np.ndarray, source.people)[:, 0])
+        tracks = [] if track is None else [dataclasses.replace(track, frames=track.frames + interval[0])]
     else:
         tracks = track_people(source.people)
     if not tracks:
@@ -358,11 +352,13 @@ def _follow(
     if not source.is_one:
         chosen = choose_subjects(tracks, rule, info.width, info.height, info.num_frames, video=info.name)
     others = [track for track in tracks if all(track.keypoints is not subject.keypoints for subject in chosen)]
-    unfollowed = _unfollowed_heads(source.people, tracks, source.layout)
+    unfollowed = () if source.is_one else _unfollowed_heads(source.people, tracks, source.layout)
     return FollowedPeople(tuple(chosen), tuple(others), source.layout, info.num_frames, source.name, rule, unfollowed)
 
 
-def _unfollowed_heads(people: list[np.ndarray], tracks: list[Track], layout: KeypointLayout) -> tuple[Track, ...]:
+def _unfollowed_heads(
+    people: Sequence[np.ndarray] | np.ndarray, tracks: list[Track], layout: KeypointLayout
+) -> tuple[Track, ...]:
     """Detections that show a head and are in no track: whoever blurs faces must know of them."""
     followed: dict[int, list[np.ndarray]] = defaultdict(list)
     for track in tracks:
@@ -476,7 +472,7 @@ def _run(reader: VideoReader, passes: list[_Pass], end: int, show_progress: bool
 
 def _identify(
     reader: VideoReader,
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     subjects: list[_Subject],
     crops: list[SquareCrop | CropSchedule],
@@ -527,7 +523,7 @@ def _take_notes(
 
 def _make_timeline(
     reader: VideoReader,
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     subjects: list[_Subject],
     windows: list[WindowScores],
     decoding: EventDecoding,

@@ -71,8 +71,13 @@ def test_load_model_from_the_hub_downloads_no_code(checkpoint, monkeypatch):
         return str(checkpoint)
 
     monkeypatch.setattr("clipmg_hf.inference.checkpoint.snapshot_download", download)
-    load_model("someone/clip-mg", device="cpu")
-    assert asked == {"name": "someone/clip-mg", "allow_patterns": ["*.json", "*.safetensors"]}
+    load_model("someone/clip-mg", device="cpu", revision="v1")
+    assert asked == {"name": "someone/clip-mg", "revision": "v1", "allow_patterns": ["*.json", "*.safetensors"]}
+
+
+def test_a_folder_has_no_revision(checkpoint):
+    with pytest.raises(CheckpointError, match=r"is a folder and has no revision 'v1'; expected a name on the Hub"):
+        load_model(checkpoint, revision="v1")
 
 
 def test_hub_that_cannot_be_reached(monkeypatch):
