@@ -1,1 +1,1 @@
-"""Measurements behind the choices of the code; run one with `python -m benchmarks.<name>`."""
+"""Measurements behind the choices of the code; `python -m benchmarks` lists them, and runs those that are named."""

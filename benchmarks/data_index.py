@@ -1,25 +1,26 @@
-"""What finding and splitting a data set of iMiGUE's full size costs: 18,498 clips of 359 videos.
+"""Time and memory of finding and splitting a data set of iMiGUE's full size: 18,498 clips of 359 videos.
 
-    python -m benchmarks.data_index
+    python -m benchmarks data_index
 
-Writes `benchmarks/results/data_index.md`. The index is synthetic and has no videos; a skeleton file is an empty
-placeholder. Takes a few seconds.
+Cost: half a minute.
+
+The index is synthetic and has no videos; a skeleton file is an empty placeholder. Each run is a process of its own:
+memory is that of a process which does nothing else.
 """
 
-import datetime
-import platform
 import subprocess
 import sys
-import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from benchmarks.measuring import Spread, format_table, run_benchmark
 from clipmg_hf.data.synthetic_layouts import write_index
-from clipmg_hf.files import write_file
 
 
-RESULTS = Path(__file__).parent / "results" / "data_index.md"
-NUM_RUNS = 5
-# A process for each run: memory is that of a process which does nothing else.
+FIND, SPLIT = "find and describe, s", "split by subject, twice, s"
+IMPORTED, PEAK, TABLES = "memory of the process after its imports, MB", "memory at its peak, MB", "the two tables, MB"
 CODE = """
 import resource, sys, time
 from clipmg_hf.data.imigue_files import TRAIN_SUBJECTS, find_imigue
@@ -38,30 +39,35 @@ print(described - begin, split - described, imported / 1024, peak / 1024, table 
 """
 
 
-def main() -> None:
-    """Measure in fresh processes and write the medians."""
-    with tempfile.TemporaryDirectory() as folder:
-        write_index(folder)
-        runs = []
-        for _ in range(NUM_RUNS):
-            done = subprocess.run([sys.executable, "-c", CODE, folder], capture_output=True, text=True, check=True)
-            runs.append([float(value) for value in done.stdout.split()])
-    describe, split, imported, peak, table = (sorted(values)[NUM_RUNS // 2] for values in zip(*runs, strict=True))
-    text = f"""# Finding and splitting 18,498 clips of 359 videos
+@dataclass
+class Settings:
+    """What is measured."""
 
-{datetime.date.today().isoformat()}, {platform.machine()}, {platform.system()}, Python {platform.python_version()}.
-Medians of {NUM_RUNS} runs, each in a process of its own. `python -m benchmarks.data_index` makes this table.
+    rounds: int = field(default=5, metadata={"help": "Processes."})
 
-| what | value |
-|---|---|
-| find and describe | {describe:.2f} s |
-| split by subject, twice | {split:.3f} s |
-| memory of the process after its imports | {imported:.0f} MB |
-| memory at its peak | {peak:.0f} MB |
-| the two tables | {table:.1f} MB |
-"""
-    write_file(RESULTS, text)
-    print(text)
+
+def measure(settings: Settings, folder: Path) -> dict[str, Any]:
+    """What each process said, by name of the number."""
+    write_index(folder)
+    runs = []
+    for _ in range(settings.rounds):
+        command = [sys.executable, "-c", CODE, str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        runs.append([float(value) for value in done.stdout.split()])
+    return dict(zip((FIND, SPLIT, IMPORTED, PEAK, TABLES), map(list, zip(*runs, strict=True)), strict=True))
+
+
+def format_tables(report: dict[str, Any]) -> str:
+    """One table."""
+    rows = [[name, Spread.of(values).format(3 if name == SPLIT else 2)] for name, values in report["results"].items()]
+    return f"Medians and quartiles of {report['settings']['rounds']} processes.\n\n" + format_table(
+        ["what", "value"], rows
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    run_benchmark("data_index", Settings, measure, format_tables, doc=__doc__ or "", arguments=arguments)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,20 @@
 """Clips per second that a DataLoader gives, for each form in which clips are stored.
 
-    python -m benchmarks.data_loading
+    python -m benchmarks data_loading
 
-Takes 2.5 minutes on 2 cores, and writes `benchmarks/results/data_loading.json` and
-`.md`. The clips are 60 frames of synthetic 1280 x 720 videos with a key frame every 250 frames, read as 8 frames of
+Cost: 2.5 minutes on 2 cores.
+
+The clips are 60 frames of synthetic 1280 x 720 videos with a key frame every 250 frames, read as 8 frames of
 224 x 224 with 137 keypoints. The limit beside each form is PyAV decoding the same bytes in as many workers, from the
 key frame before the clip to the clip's end, and doing nothing with the frames. [`ClipDataset`] may beat it: it skips
 frames that no other needs. Loader and limit take turns, so that other work on the machine disturbs both alike.
 """
 
-import argparse
 import io
-import json
-import os
-import platform
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from datetime import date
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -31,11 +26,11 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from benchmarks.measuring import Spread, format_table, run_benchmark
 from clipmg_hf import CLIPMGProcessor, CLIPMGVideoProcessor
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.data.prepare import PrepareConfig, load_prepared, prepare_dataset
 from clipmg_hf.data.schema import clip_features
-from clipmg_hf.files import write_file
 
 
 WIDTH, HEIGHT, RATE, KEY_FRAME_INTERVAL = 1280, 720, 25, 250
@@ -44,13 +39,13 @@ BATCH_SIZE = 4
 WORKERS = (1, 2)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """What is measured: the clips are `num_videos * clips_per_video`."""
 
-    num_videos: int = 2
-    clips_per_video: int = 8
-    repetitions: int = 5
+    num_videos: int = field(default=2, metadata={"help": "Long videos."})
+    clips_per_video: int = field(default=8, metadata={"help": "Clips cut from each."})
+    repetitions: int = field(default=5, metadata={"help": "Epochs of each loader."})
 
 
 def write_video(path: Path, num_frames: int, seed: int) -> None:
@@ -182,8 +177,10 @@ def time_epoch(loader: DataLoader) -> float:
     return time.perf_counter() - start
 
 
-def measure(forms: dict[str, datasets.Dataset], settings: Settings) -> list[dict[str, Any]]:
+def measure(settings: Settings, folder: Path) -> dict[str, Any]:
     """Time every form with every number of workers, taking turns."""
+    datasets.disable_progress_bars()
+    forms = make_forms(folder, settings)
     processor = CLIPMGProcessor(CLIPMGVideoProcessor(), keypoint_layout="openpose-137")
     loaders = {
         (name, num_workers): (
@@ -197,24 +194,23 @@ def measure(forms: dict[str, datasets.Dataset], settings: Settings) -> list[dict
     for _ in tqdm(range(settings.repetitions), desc="Measure", unit="repetition"):
         for key, (clips, plain) in loaders.items():
             times[key].append((time_epoch(clips), time_epoch(plain)))
-    return [
-        summarize(
-            name, num_workers, pairs, settings.num_videos * settings.clips_per_video, bytes_per_clip(forms[name])
-        )
+    num_clips = settings.num_videos * settings.clips_per_video
+    rows = [
+        summarize(name, num_workers, pairs, num_clips, bytes_per_clip(forms[name]))
         for (name, num_workers), pairs in times.items()
     ]
+    return {"forms": rows}
 
 
 def summarize(
     form: str, num_workers: int, pairs: list[tuple[float, float]], num_clips: int, size: float
 ) -> dict[str, Any]:
-    """Medians over the repetitions; the ratio is that of the two times of one repetition."""
+    """Medians over the repetitions."""
     return {
         "form": form,
         "workers": num_workers,
         "clips_per_second": statistics.median(num_clips / loader for loader, _ in pairs),
         "decode_clips_per_second": statistics.median(num_clips / plain for _, plain in pairs),
-        "time_over_decode_time": statistics.median(loader / plain for loader, plain in pairs),
         "kilobytes_per_clip": size / 1000,
         "seconds": pairs,
     }
@@ -229,64 +225,29 @@ def bytes_per_clip(rows: datasets.Dataset) -> float:
     return statistics.mean(len(video["bytes"]) for video in videos)
 
 
-def describe_machine() -> str:
-    """Processor, cores and versions, in one line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.is_file() else []
-    name = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
+def format_tables(report: dict[str, Any]) -> str:
+    """One table."""
+    headers = ["form", "workers", "clips/s", "decoding alone, clips/s", "time / decoding time", "kB of video per clip"]
+    rows = [
+        [
+            row["form"],
+            row["workers"],
+            f"{row['clips_per_second']:.1f}",
+            f"{row['decode_clips_per_second']:.1f}",
+            Spread.of([loader / plain for loader, plain in row["seconds"]]).format(),
+            f"{row['kilobytes_per_clip']:.0f}",
+        ]
+        for row in report["results"]["forms"]
+    ]
+    return f"Medians of {report['settings']['repetitions']} repetitions.\n\n{format_table(headers, rows)}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    packages = ["av", "datasets"]
+    run_benchmark(
+        "data_loading", Settings, measure, format_tables, doc=__doc__ or "", packages=packages, arguments=arguments
     )
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}, PyAV {av.__version__}"
-    return f"{name}, {os.cpu_count()} cores, {versions}, datasets {datasets.__version__}"
-
-
-def format_table(report: dict[str, Any]) -> str:
-    """Markdown of a report."""
-    lines = [
-        f"Measured {report['date']} on {report['machine']}: medians of {report['settings']['repetitions']} "
-        "repetitions, `python -m benchmarks.data_loading`.",
-        "",
-        "| form | workers | clips/s | decoding alone, clips/s | time / decoding time | kB of video per clip |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['form']} | {row['workers']} | {row['clips_per_second']:.1f} | {row['decode_clips_per_second']:.1f} "
-        f"| {row['time_over_decode_time']:.2f} | {row['kilobytes_per_clip']:.0f} |"
-        for row in report["results"]
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Write the report as JSON and as a table."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in (
-        ("data_loading.json", json.dumps(report, indent=2) + "\n"),
-        ("data_loading.md", format_table(report)),
-    ):
-        write_file(folder / name, text)
-
-
-def main() -> None:
-    """Parse the command line, measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
-    for name, default in asdict(Settings()).items():
-        parser.add_argument(f"--{name}", type=int, default=default)
-    values = vars(parser.parse_args())
-    output = values.pop("output")
-    settings = Settings(**values)
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure(make_forms(Path(folder), settings), settings)
-    report = {
-        "date": date.today().isoformat(),
-        "machine": describe_machine(),
-        "settings": asdict(settings),
-        "results": results,
-    }
-    write_report(report, output)
-    print(format_table(report))
 
 
 if __name__ == "__main__":

@@ -1,42 +1,44 @@
 """Which library reads iMiGUE's workbooks, and what the cache of converted skeletons saves.
 
-    python -m benchmarks.skeleton_readers
+    python -m benchmarks skeleton_readers
 
-Writes a synthetic workbook as large as a real one, reads it with every reader in turn, several times over, and writes
-`benchmarks/results/skeleton_readers.md`. About 2 minutes; expects calamine to be the fastest library, and a reader
-of the bare XML that checks nothing to be no more than three times as fast.
+Cost: 2 minutes.
+
+Expected: calamine is the fastest library, and a reader of the bare XML that checks nothing no more than three times as
+fast. The workbook is synthetic and as large as a real one.
 """
 
-import argparse
-import datetime
-import os
-import platform
 import re
-import statistics
-import tempfile
-import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import openpyxl
 import pandas as pd
 import python_calamine
-from tqdm import tqdm
 
+from benchmarks.measuring import format_ratios, run_benchmark, take_turns
 from clipmg_hf.data.skeletons import SkeletonCache, read_skeleton
 from clipmg_hf.data.synthetic import write_xlsx
-from clipmg_hf.files import write_file
 
 
-NUM_ROWS, NUM_KEYPOINTS = 7000, 137
-RESULTS = Path(__file__).parent / "results" / "skeleton_readers.md"
+NUM_KEYPOINTS = 137
 SHEET = "xl/worksheets/sheet1.xml"
 VALUE_TAG = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}v"
 ROW_TAG = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}row"
 REFERENCE = "python-calamine"
+
+
+@dataclass
+class Settings:
+    """What is measured."""
+
+    rows: int = field(default=7000, metadata={"help": "Rows of the workbook."})
+    repeats: int = field(default=5, metadata={"help": "Repetitions of each reader."})
 
 
 def make_keypoints(num_rows: int) -> np.ndarray:
@@ -85,93 +87,49 @@ def read_regular_expression(path: Path) -> np.ndarray:
     return np.array([*map(float, values)], dtype=np.float32).reshape(-1, NUM_KEYPOINTS * 3)
 
 
-def measure(
-    readers: dict[str, Callable[[], np.ndarray]], expected: np.ndarray, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds of processor time of each reader, all of them once in every round; each must return `expected`.
+def measure(settings: Settings, folder: Path) -> dict[str, Any]:
+    """Seconds of processor time of each reader, all of them once in every round, and bytes of the workbook.
 
     Every reader runs in one thread and the file is in the page cache, so that other work on the machine counts less
     than it would in wall-clock time.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in readers}
-    with tqdm(total=repeats * len(readers), desc="Read") as bar:
-        for _ in range(repeats):
-            for name, read in readers.items():
-                start = time.process_time()
-                values = read()
-                seconds[name].append(time.process_time() - start)
-                np.testing.assert_array_equal(values.reshape(expected.shape), expected, err_msg=name)
-                bar.update()
-    return seconds
-
-
-def describe_machine() -> str:
-    """Processor, cores and versions in one line."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = re.findall(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    versions = f"Python {platform.python_version()}, python-calamine {_version('python-calamine')}"
-    versions += f", openpyxl {openpyxl.__version__}, pandas {pd.__version__}, numpy {np.__version__}"
-    return f"{models[0] if models else platform.machine()}, {os.cpu_count()} cores, {platform.system()}; {versions}"
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
-
-
-def write_results(path: Path, seconds: dict[str, list[float]], size: int, num_rows: int) -> None:
-    """Write the table: medians with the smallest and largest value, and medians as multiples of calamine's."""
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    lines = [
-        "# Readers of skeleton workbooks",
-        "",
-        f"{datetime.date.today()}, {describe_machine()}.",
-        "",
-        f"A synthetic workbook of {num_rows:,} rows x {NUM_KEYPOINTS * 3} columns, {size / 1e6:.0f} MB. "
-        f"Processor time in one run of {len(seconds[REFERENCE])} rounds, all readers once in each round; the file is "
-        "in the page cache. `python -m benchmarks.skeleton_readers` makes this table.",
-        "",
-        f"| reader | median seconds | from | to | x {REFERENCE} |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {medians[name]:.3f} | {min(values):.3f} | {max(values):.3f} "
-            f"| {medians[name] / medians[REFERENCE]:.2g} |"
-            for name, values in seconds.items()
+    path, cache = folder / "0001_openpose.xlsx", SkeletonCache(folder / "cache")
+    keypoints = make_keypoints(settings.rows)
+    write_xlsx(path, keypoints)
+    cache.load(path, "openpose_xlsx")
+    readers: dict[str, Callable[[], np.ndarray]] = {
+        REFERENCE: lambda: read_calamine(path),
+        "pandas with calamine": lambda: read_pandas(path),
+        "openpyxl, read-only": lambda: read_openpyxl(path),
+        "zipfile and iterparse, unchecked": lambda: read_iterparse(path),
+        "zipfile and a regular expression, unchecked": lambda: read_regular_expression(path),
+        "`read_skeleton`: calamine and all checks": lambda: read_skeleton(path, "openpose_xlsx").keypoints,
+        "`SkeletonCache.load`: converted before, checksum compared": lambda: (
+            cache.load(path, "openpose_xlsx").keypoints
         ),
-    ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, "\n".join(lines) + "\n")
+    }
+    expected = keypoints.astype(np.float32)
+    for name, read in readers.items():
+        np.testing.assert_array_equal(read().reshape(expected.shape), expected, err_msg=name)
+    return {"bytes": path.stat().st_size, "seconds": take_turns(readers, settings.repeats, warm_up=0)}
 
 
-def main() -> None:
-    """Write the workbook, measure, write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=NUM_ROWS, help="rows of the workbook (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="where the table goes (default: %(default)s)")
-    arguments = parser.parse_args()
+def format_tables(report: dict[str, Any]) -> str:
+    """One table."""
+    settings, results = report["settings"], report["results"]
+    size = f"{settings['rows']:,} rows x {NUM_KEYPOINTS * 3} columns, {results['bytes'] / 1e6:.0f} MB"
+    return (
+        f"A synthetic workbook of {size}. Processor time in one run of {settings['repeats']} rounds, all readers once "
+        f"in each round; the file is in the page cache.\n\n{format_ratios(results['seconds'], REFERENCE)}"
+    )
 
-    with tempfile.TemporaryDirectory() as folder:
-        path, cache = Path(folder, "0001_openpose.xlsx"), SkeletonCache(Path(folder, "cache"))
-        keypoints = make_keypoints(arguments.rows)
-        write_xlsx(path, keypoints)
-        cache.load(path, "openpose_xlsx")
-        readers: dict[str, Callable[[], np.ndarray]] = {
-            REFERENCE: lambda: read_calamine(path),
-            "pandas with calamine": lambda: read_pandas(path),
-            "openpyxl, read-only": lambda: read_openpyxl(path),
-            "zipfile and iterparse, unchecked": lambda: read_iterparse(path),
-            "zipfile and a regular expression, unchecked": lambda: read_regular_expression(path),
-            "`read_skeleton`: calamine and all checks": lambda: read_skeleton(path, "openpose_xlsx").keypoints,
-            "`SkeletonCache.load`: converted before, checksum compared": lambda: (
-                cache.load(path, "openpose_xlsx").keypoints
-            ),
-        }
-        seconds = measure(readers, keypoints.astype(np.float32), arguments.repeats)
-        size = path.stat().st_size
-    write_results(arguments.output, seconds, size, arguments.rows)
-    print(arguments.output.read_text(encoding="utf-8"))
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    packages = ["python-calamine", "openpyxl", "pandas", "numpy"]
+    run_benchmark(
+        "skeleton_readers", Settings, measure, format_tables, doc=__doc__ or "", packages=packages, arguments=arguments
+    )
 
 
 if __name__ == "__main__":

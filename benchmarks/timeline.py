@@ -1,58 +1,50 @@
-"""Processor time of a timeline, and its memory over the length of the video.
+"""Time of the timeline of a long video, beside one pass of the vision tower per sampled frame.
 
-    python -m benchmarks.timeline
+    python -m benchmarks timeline
 
-Takes 5 minutes of processor time and writes `benchmarks/results/timeline.md` and `.json`. All in one thread and
-float32, with random weights, which cost what trained ones do, on synthetic videos with keypoints (320 x 180, H.264).
+Cost: about 8 minutes on one core. The full-size model would take 20 minutes for 5 minutes of video: it has the first
+seconds of it, and the ratio is the same in every second but the first and last.
 
-Time: the model of the demo on 5 minutes, and the full-size one (ViT-B/16 at 224 pixels) on a few seconds, in three
-ways that take turns: the engine; every window by itself, so processor and model for each as for a clip; and, which no
-engine can do without, decoding the sampled frames and taking them through the vision tower once. Memory: the peak of a
-process of its own for each length; the video of 20 minutes is that of 5 four times over, the same packets.
+Expected: the full-size timeline takes at most 1.1 times as long as decoding the sampled frames and taking them through
+the tower once, which no engine can do without. Windows of 32 frames with a stride of 8, random weights, which cost
+what trained ones do, float32 in one thread, synthetic 320 x 180 H.264 video with keypoints. What peers do, processor
+and model for every window by itself as for a clip, is there too, and so is the arithmetic of a window: operators with
+eager attention, a multiplication and an addition are two operations.
 """
 
-import argparse
-import json
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import date
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.data_loading import describe_machine
+from benchmarks.measuring import format_ratios, format_table, run_benchmark, take_turns
 from benchmarks.timeline_events import DENSE, LongVideo, make_video
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
 from clipmg_hf.data.synthetic import SyntheticConfig
 from clipmg_hf.demo import small_config
-from clipmg_hf.files import write_file
 from clipmg_hf.inference import WindowGrid, crop_video, predict_timeline
+from clipmg_hf.inference.pose_stream import SharedLayers
 from clipmg_hf.processing import VideoReader
 
 
 WINDOW, STRIDE, BATCH_SIZE = 32, 8, 16
 SEED, FPS = 80, SyntheticConfig().fps
 DEMO, FULL = "model of the demo", "full-size model"
-ENGINE, CLIPS, TOWER = "timeline", "every window by itself", "decoding and vision tower alone, once per sampled frame"
+ENGINE, CLIPS, TOWER = "timeline", "every window by itself", "decoding and tower, once per sampled frame"
 CONFIGS: dict[str, Callable[[], CLIPMGConfig]] = {DEMO: lambda: small_config("gated"), FULL: CLIPMGConfig}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
-    """What is measured. `repeats`: how many times 5 minutes are put together."""
+    """What is measured."""
 
-    minutes: float = 5.0
-    full_size_seconds: float = 6.0
-    rounds: int = 2
-    repeats: tuple[int, ...] = (1, 4)
+    minutes: float = field(default=5.0, metadata={"help": "Length of the video of the demo's model."})
+    full_size_seconds: float = field(default=13.0, metadata={"help": "Length of the video of the full-size model."})
+    rounds: int = field(default=3, metadata={"help": "Repetitions of each way."})
 
 
 def build(name: str) -> tuple[CLIPMGForMicroGestureClassification, CLIPMGProcessor]:
@@ -108,13 +100,8 @@ def measure_time(name: str, video: LongVideo, num_frames: int, rounds: int) -> d
             count = len(sampled[first : first + BATCH_SIZE])
             model.base_model.encode_frames(torch.zeros(1, count, 3, size, size))
 
-    ways: dict[str, Callable[[], None]] = {ENGINE: run_engine, CLIPS: run_clips, TOWER: run_tower}
-    seconds: dict[str, list[float]] = {way: [] for way in ways}
-    for _ in range(rounds):
-        for way, run in ways.items():
-            start = time.process_time()
-            run()
-            seconds[way].append(time.process_time() - start)
+    ways = {TOWER: run_tower, ENGINE: run_engine, CLIPS: run_clips}
+    seconds = take_turns(ways, rounds, warm_up=0, description=name)
     # The last window ends with the video: the engine masks what it lacks, a shorter clip has another grid.
     difference = float(np.abs(scores[ENGINE][:-1] - scores[CLIPS][:-1]).max())
     counts = {"frames": num_frames, "windows": len(starts), "sampled": len(sampled)}
@@ -123,141 +110,89 @@ def measure_time(name: str, video: LongVideo, num_frames: int, rounds: int) -> d
     return {"seconds": seconds, "largest_difference": difference, "spread": spread, **counts}
 
 
-def repeat_video(source: Path, target: Path, repeats: int) -> None:
-    """Put a video behind itself, packet by packet and without decoding."""
-    with av.open(str(target), "w", format="mp4") as output:
-        stream: Any = None
-        offset = 0
-        for _ in range(repeats):
-            with av.open(str(source)) as container:
-                video = container.streams.video[0]
-                stream = stream or output.add_stream_from_template(video)
-                for packet in container.demux(video):
-                    if packet.dts is None or packet.pts is None:
-                        continue
-                    packet.pts, packet.dts, packet.stream = packet.pts + offset, packet.dts + offset, stream
-                    output.mux(packet)
-                offset += video.duration or 0
-
-
-def measure_memory(video: LongVideo, repeats: int, folder: Path) -> list[dict[str, Any]]:
-    """Peak memory in MB of processes that make the timeline of a video, without and with its keypoints."""
-    path, points = folder / "repeated.mp4", folder / "repeated.npy"
-    repeat_video(video.path, path, repeats)
-    np.save(points, np.tile(video.keypoints, (repeats, 1, 1)))
-    rows = []
-    for keypoints in (None, points):
-        command = [sys.executable, "-m", "benchmarks.timeline", "--memory_of", str(path)]
-        command += [] if keypoints is None else ["--keypoints", str(keypoints)]
-        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        rows.append({"keypoints": keypoints is not None, **json.loads(output)})
-    return rows
-
-
-def print_memory(path: Path, keypoints: Path | None) -> None:
-    """In the process that is measured: peak memory after 10 seconds of the video, and after all of it."""
-    model, processor = build(DEMO)
-    with VideoReader(path) as reader:
-        num_frames, rate = reader.info.num_frames, reader.info.average_rate
-    common: dict[str, Any] = {"model": model, "processor": processor, "window": WINDOW, "stride": STRIDE}
-    predict_timeline(path, end=10, unit="seconds", **common)
-    before = read_peak()
-    points = None if keypoints is None else np.load(keypoints)
-    timeline = predict_timeline(path, keypoints=points, **common)
-    result = {"minutes": num_frames / rate / 60, "windows": len(timeline.windows)}
-    print(json.dumps({**result, "before": before, "after": read_peak()}))
-
-
-def read_peak() -> float:
-    """Peak memory of this process so far, in MB."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
-def format_report(report: dict[str, Any]) -> str:
-    """Markdown of a report."""
-    lines = [
-        "# Timeline of a long video",
-        "",
-        f"{report['date']}, {report['machine']}. `{report['command']}` makes these tables.",
-        "",
-        f"Processor seconds in one thread, float32; windows of {WINDOW} frames with a stride of {STRIDE}, "
-        f"{BATCH_SIZE} images at a time; median of {report['settings']['rounds']} rounds, the ways in turns.",
-        "",
-        "| model | way | seconds | from | to | per minute of video | ratio to the timeline | ratio to decoding and "
-        "tower |",
-        "|" + "---|" * 8,
-    ]
-    for name, result in report["time"].items():
-        medians = {way: statistics.median(values) for way, values in result["seconds"].items()}
-        minutes = result["frames"] / FPS / 60
-        for way, median in medians.items():
-            values = result["seconds"][way]
-            numbers = f"{median:.1f} | {min(values):.1f} | {max(values):.1f} | {median / minutes:.1f}"
-            ratios = f"{median / medians[ENGINE]:.2f} | {median / medians[TOWER]:.2f}"
-            lines.append(f"| {name} | {way} | {numbers} | {ratios} |")
-    for name, result in report["time"].items():
-        lines += [
-            "",
-            f"{name.capitalize()}: {result['frames']} frames, {result['windows']} windows, which hold "
-            f"{result['images_of_windows']} images, {result['sampled']} different ones. Largest difference of a score "
-            f"between the timeline and windows by themselves: {result['largest_difference']:.1e}; over the windows "
-            f"a score varies by up to {result['spread']:.1e}.",
-        ]
-    lines += [
-        "",
-        "Peak memory of a process with the model of the demo, after 10 seconds of the video without keypoints and "
-        "after all of it. Not flat with given keypoints: those of the whole video (137 points, 1.6 kB for a frame), "
-        "and a copy that is sorted by people, are in memory; without them, events are decoded from score curves of "
-        "the whole video.",
-        "",
-        "| minutes | keypoints | windows | MB after 10 seconds | MB at the end | more |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in report["memory"]:
-        numbers = f"{row['before']:.0f} | {row['after']:.0f} | {row['after'] - row['before']:.0f}"
-        given = "given" if row["keypoints"] else "none"
-        lines.append(f"| {row['minutes']:.1f} | {given} | {row['windows']} | {numbers} |")
-    return "\n".join(lines) + "\n"
+@torch.no_grad()
+def count_operations() -> dict[str, float]:
+    """GFLOP of the parts of one window more, full-size, in a stream that goes on."""
+    model, _ = build(FULL)
+    model.set_attn_implementation("eager")
+    config, base, encoder = model.config, model.base_model, model.base_model.pose_encoder
+    size, step = config.vision_config.image_size, WINDOW // config.num_frames
+    new_images, new_poses = STRIDE // step, STRIDE * config.num_pose_frames // WINDOW
+    keypoints = torch.rand(1, config.num_pose_frames, config.num_keypoints, 3)
+    features, visible = encoder.encode_frames(keypoints), torch.ones(1, config.num_pose_frames, dtype=torch.bool)
+    shared = SharedLayers(encoder, config.num_pose_frames, new_poses)
+    # Past its start, every stride is like the next.
+    shared.push(features.repeat(1, 2, 1, 1, 1))
+    tokens = torch.zeros(
+        1, config.num_frames, 1 + (size // config.vision_config.patch_size) ** 2, base.config.vision_config.hidden_size
+    )
+    pose = encoder.combine(features, visible)
+    parts: dict[str, Callable[[], Any]] = {
+        "vision tower": lambda: base.encode_frames(torch.zeros(1, new_images, 3, size, size)),
+        "pose encoder, layers that see one frame": lambda: encoder.encode_frames(keypoints[:, :new_poses]),
+        "pose encoder, other layers, shared": lambda: shared.push(features[:, :new_poses]),
+        "pose encoder, other layers, for each window": lambda: encoder.combine(features, visible),
+        "attention, fusion and head": lambda: model(
+            vision_tokens=tokens, keypoints=keypoints, pose_features=pose, output_explanation=True
+        ),
+    }
+    counts = {}
+    for name, run in parts.items():
+        with FlopCounterMode(display=False) as counter:
+            run()
+        counts[name] = counter.get_total_flops() / 1e9
+    return counts
 
 
 def measure(settings: Settings, folder: Path) -> dict[str, Any]:
-    """Everything, and the date and machine."""
-    video = make_video(folder, DENSE, SEED, settings.minutes)
-    memory = [row for repeats in settings.repeats for row in measure_memory(video, repeats, folder)]
-    lengths = {DEMO: len(video.keypoints), FULL: round(settings.full_size_seconds * FPS)}
-    times = {name: measure_time(name, video, length, settings.rounds) for name, length in lengths.items()}
-    return {
-        "date": date.today().isoformat(),
-        "machine": describe_machine(),
-        "command": "python -m benchmarks.timeline",
-        "settings": {**asdict(settings), "window": WINDOW, "stride": STRIDE, "batch_size": BATCH_SIZE},
-        "time": times,
-        "memory": memory,
-    }
-
-
-def main() -> None:
-    """Parse the command line, measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "timeline.md")
-    parser.add_argument("--minutes", type=float, default=Settings.minutes)
-    parser.add_argument("--full_size_seconds", type=float, default=Settings.full_size_seconds)
-    parser.add_argument("--rounds", type=int, default=Settings.rounds)
-    parser.add_argument("--repeats", type=int, nargs="+", default=Settings.repeats)
-    parser.add_argument("--memory_of", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--keypoints", type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    """Times and arithmetic."""
     torch.set_num_threads(1)
-    if args.memory_of is not None:
-        print_memory(args.memory_of, args.keypoints)
-        return
-    settings = Settings(args.minutes, args.full_size_seconds, args.rounds, tuple(args.repeats))
-    with tempfile.TemporaryDirectory() as folder:
-        report = measure(settings, Path(folder))
-    write_file(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    write_file(args.output, format_report(report))
-    print(format_report(report))
+    video = make_video(folder, DENSE, SEED, settings.minutes)
+    lengths = {FULL: round(settings.full_size_seconds * FPS), DEMO: len(video.keypoints)}
+    times = {
+        name: measure_time(name, video, min(length, len(video.keypoints)), settings.rounds)
+        for name, length in lengths.items()
+    }
+    return {"gflop": count_operations(), "time": times}
+
+
+def format_tables(report: dict[str, Any]) -> str:
+    """Markdown of a report."""
+    text = (
+        f"Processor seconds in one thread, float32; windows of {WINDOW} frames with a stride of {STRIDE}, "
+        f"{BATCH_SIZE} images at a time; medians and quartiles of {report['settings']['rounds']} rounds, the ways in "
+        "turns.\n"
+    )
+    for name, result in report["results"]["time"].items():
+        text += f"\n{name.capitalize()}, {result['frames'] / FPS:.0f} seconds of video:\n\n"
+        text += format_ratios(result["seconds"], TOWER, scale=1, unit="s")
+        text += (
+            f"\n{result['frames']} frames, {result['windows']} windows, which hold {result['images_of_windows']} "
+            f"images, {result['sampled']} different ones. Largest difference of a score between the timeline and "
+            f"windows by themselves: {result['largest_difference']:.1e}; over the windows a score varies by up to "
+            f"{result['spread']:.1e}.\n"
+        )
+    counts = report["results"]["gflop"]
+    tower = counts["vision tower"]
+    text += "\nArithmetic of one window more, full-size model:\n\n"
+    text += format_table(
+        ["part", "GFLOP", "/ vision tower"],
+        [[name, f"{value:.2f}", f"{value / tower:.3f}"] for name, value in counts.items()],
+    )
+    least = sum(value for name, value in counts.items() if "for each window" not in name)
+    plain = sum(value for name, value in counts.items() if not name.endswith("shared"))
+    text += (
+        f"\nSo the least is {least / tower:.3f} times the tower, if all parts ran at its speed, and "
+        f"{plain / tower:.3f} times if windows shared nothing but the tower and the pose encoder's first layers.\n"
+    )
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line, measure and write."""
+    run_benchmark(
+        "timeline", Settings, measure, format_tables, doc=__doc__ or "", packages=["av"], arguments=arguments
+    )
 
 
 if __name__ == "__main__":

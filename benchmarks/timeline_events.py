@@ -1,8 +1,10 @@
 """How well a trained model finds the events of long synthetic videos.
 
-    python -m benchmarks.timeline_events --model demo_output/checkpoint
+    python -m benchmarks timeline_events --model demo_output/checkpoint
 
-Takes 6 minutes of processor time and writes `benchmarks/results/timeline_events.md` and `.json`. The model is one
+Cost: 6 minutes on one core, and a trained model.
+
+The model is one
 that learnt from `clipmg_hf.data.synthetic` with seed 0 (`make demo`, or the configuration `synthetic.yaml`); the
 videos have other seeds, so other people, scenes and movements, but the same kind of drawing. Each lasts about 5
 minutes and is written as H.264 with the keypoints of the simulated detector. The defaults of `predict_timeline` and
@@ -14,13 +16,9 @@ videos, where that is rare; and idle gaps of seconds, which the model takes for 
 them and was trained on gestures alone.
 """
 
-import argparse
 import dataclasses
-import json
-import tempfile
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +26,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.data_loading import describe_machine
+from benchmarks.measuring import run_benchmark
 from clipmg_hf import CLIPMGForMicroGestureClassification, CLIPMGProcessor
 from clipmg_hf.data.synthetic import SYNTHETIC_CLASSES, SyntheticConfig, generate_video, plan_clips, write_mp4
-from clipmg_hf.files import write_file
 from clipmg_hf.inference import load_model, predict_timeline
 from clipmg_hf.processing import VideoReader
 from clipmg_hf.timeline.event_metrics import MIGA_IOU, EventEvaluation, LabelledSpan, TrueEvent, evaluate_events
@@ -43,14 +40,15 @@ KINDS = (DENSE, TRAINING_MIX, IDLE)
 ORACLE = "true limits"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
     """What is measured."""
 
-    seeds: tuple[int, ...] = (80, 81, 82)
-    windows: tuple[int, ...] = (32, 24, 16)
-    stride: int = 8
-    minutes: float = 5.0
+    model: str = field(metadata={"help": "Folder of a trained checkpoint, or its name on the Hub."})
+    seeds: list[int] = field(default_factory=lambda: [80, 81, 82], metadata={"help": "Seeds of the videos."})
+    windows: list[int] = field(default_factory=lambda: [32, 24, 16], metadata={"help": "Lengths of windows, frames."})
+    stride: int = field(default=8, metadata={"help": "Frames from one window to the next."})
+    minutes: float = field(default=5.0, metadata={"help": "Length of each video."})
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +174,19 @@ def count_in_idle(found: Iterable[LabelledSpan], true: Iterable[LabelledSpan]) -
     return sum(share < 0.5 for share in covered)
 
 
-def measure(
+def measure(settings: Settings, folder: Path) -> dict[str, Any]:
+    """The model, and the numbers of its events."""
+    torch.set_num_threads(1)
+    model, processor = load_model(settings.model, device="cpu")
+    # Where the model lies is nobody's business.
+    settings.model = (
+        f"{model.num_parameters():,} parameters, {model.config.num_frames} frames in a window, fusion "
+        f"{model.config.fusion}, {model.config.keypoint_layout}"
+    )
+    return measure_kinds(model, processor, settings, folder)
+
+
+def measure_kinds(
     model: CLIPMGForMicroGestureClassification, processor: CLIPMGProcessor, settings: Settings, folder: Path
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """By kind of video and way to find events: the numbers of each seed, and of all as one pool."""
@@ -203,15 +213,11 @@ def measure(
     return results
 
 
-def format_report(report: dict[str, Any]) -> str:
-    """Markdown of a report."""
+def format_tables(report: dict[str, Any]) -> str:
+    """Tables of each kind of video and of the classes."""
     settings = report["settings"]
     lines = [
-        "# Events of long synthetic videos",
-        "",
-        f"{report['date']}, {report['machine']}. `{report['command']}` makes these tables.",
-        "",
-        f"Model: {report['model']}. Videos of about {settings['minutes']:g} minutes, data seeds "
+        f"Model: {settings['model']}. Videos of about {settings['minutes']:g} minutes, data seeds "
         f"{', '.join(map(str, settings['seeds']))}; the model learnt from seed 0. Stride of {settings['stride']} "
         f"frames, default decoding. F1 counts events of the right class at IoU > {MIGA_IOU:g}; the mean is that over "
         f'IoU > 0.1, 0.2, ... 0.9. Without illustrative gestures on both sides, or with them. "{ORACLE}" is no '
@@ -266,33 +272,11 @@ def _format_classes(by_kind: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Parse the command line, measure and write."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--model", required=True, help="Folder of a trained checkpoint, or its name on the Hub.")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "timeline_events.md")
-    parser.add_argument("--seeds", type=int, nargs="+", default=Settings.seeds)
-    parser.add_argument("--windows", type=int, nargs="+", default=Settings.windows)
-    parser.add_argument("--stride", type=int, default=Settings.stride)
-    parser.add_argument("--minutes", type=float, default=Settings.minutes)
-    args = parser.parse_args()
-    settings = Settings(tuple(args.seeds), tuple(args.windows), args.stride, args.minutes)
-    torch.set_num_threads(1)
-    model, processor = load_model(args.model, device="cpu")
-    size = f"{model.num_parameters():,} parameters, {model.config.num_frames} frames in a window"
-    with tempfile.TemporaryDirectory() as folder:
-        results = measure(model, processor, settings, Path(folder))
-    report = {
-        "date": date.today().isoformat(),
-        "machine": describe_machine(),
-        "command": "python -m benchmarks.timeline_events --model CHECKPOINT",
-        "model": f"{size}, fusion {model.config.fusion}, {model.config.keypoint_layout}",
-        "settings": dataclasses.asdict(settings),
-        "results": results,
-    }
-    write_file(args.output.with_suffix(".json"), json.dumps(report, indent=1) + "\n")
-    write_file(args.output, format_report(report))
-    print(format_report(report))
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and write."""
+    run_benchmark(
+        "timeline_events", Settings, measure, format_tables, doc=__doc__ or "", packages=["av"], arguments=arguments
+    )
 
 
 if __name__ == "__main__":
