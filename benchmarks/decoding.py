@@ -2,7 +2,7 @@
 
     python -m benchmarks decoding
 
-Cost: 3 minutes, of which 1 writes the videos; OpenCV and decord take part once `python -m benchmarks.peers` has
+Cost: 3 minutes, of which one writes the videos; OpenCV and decord take part once `python -m benchmarks.peers` has
 installed them.
 
 Expected: a prepared clip takes at most 1.25 times as long as decoding its frames, an interval of a long 720p video at

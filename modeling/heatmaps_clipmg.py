@@ -32,8 +32,9 @@ def draw_heatmaps(
         `torch.Tensor` of shape `(..., size, size)`, or `(..., size, size, K)`: rows before columns, in
         [0, confidence], differentiable in its inputs.
     """
-    # Every window has the same number of cells; one that reaches over the edge is moved in, so that they all exist.
-    num_cells = min(ceil(6 * sigma) + 2, size)
+    # All windows have as many cells as the largest (a little more than 6 sigma, as coordinates are rounded); one that
+    # reaches over the edge is moved in.
+    num_cells = min(ceil(6 * sigma + 1e-3) + 1, size)
     centre = keypoints[..., :2].float().unsqueeze(-1) * size - 0.5
     # The window of PoseConv3D: whole cells from int(centre - 3 sigma) to int(centre + 3 sigma).
     low, high = torch.trunc(centre - 3 * sigma), torch.trunc(centre + 3 * sigma)
