@@ -49,8 +49,9 @@ class Spread:
         return cls(statistics.median(values), low, high)
 
     def format(self, digits: int = 2) -> str:
-        """As in "1.07 (1.05 to 1.10)"."""
-        return f"{self.median:.{digits}f} ({self.low:.{digits}f} to {self.high:.{digits}f})"
+        """As in "1.07 (1.05 to 1.10)"; small numbers with two significant digits."""
+        form = f".{digits}f" if self.median >= 0.1 else ".2g"
+        return f"{self.median:{form}} ({self.low:{form}} to {self.high:{form}})"
 
 
 def clock_of(device: str | torch.device) -> Callable[[], float]:

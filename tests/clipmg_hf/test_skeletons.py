@@ -458,6 +458,8 @@ def write_all_kinds(folder):
 
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_a_converted_skeleton_is_the_one_that_was_read(tmp_path, cache, num_proc, capsys):
+    # A command that was run with --quiet before may have switched them off.
+    datasets.enable_progress_bars()
     files = write_all_kinds(tmp_path)
     assert cache.convert(files, num_proc) == [None] * len(files)
     assert capsys.readouterr().err.count("Convert skeletons") >= 1
