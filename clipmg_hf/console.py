@@ -7,8 +7,10 @@ Exit statuses: 0 done, 1 unusable input (`error: ...`), 2 wrong usage, 130 inter
 """
 
 import errno
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +79,19 @@ def _cause_of(error: BaseException) -> BaseException:
     return error
 
 
+@contextmanager
+def no_warnings() -> Iterator[None]:
+    """Keep warnings and logs of libraries off stderr; errors pass."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
+
+
 def is_of_the_user(error: BaseException) -> bool:
     """Whether what went wrong is input, a place or an installation, and no mistake of ours."""
     # A field of a configuration that contradicts another is no ValueError there; a training that diverges stops with a
@@ -91,4 +106,4 @@ def _exit(message: str, status: int) -> NoReturn:
     raise SystemExit(status)
 
 
-__all__ = ["describe_error", "errors_to_exit", "is_of_the_user", "run"]
+__all__ = ["describe_error", "errors_to_exit", "is_of_the_user", "no_warnings", "run"]

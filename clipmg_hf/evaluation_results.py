@@ -30,10 +30,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from clipmg_hf.data.labels import IMIGUE_GROUPS, MA52_GROUP_NAMES, MA52_GROUPS, SMG_GROUPS, SMG_LABELS
-from clipmg_hf.data.prepared_folder import digest_file
 from clipmg_hf.data.schema import HIDDEN_LABEL
 from clipmg_hf.evaluation import Evaluation, EvaluationOptions
-from clipmg_hf.files import write_file
+from clipmg_hf.files import digest_file, write_file
 from clipmg_hf.metrics import (
     bootstrap_intervals,
     calibration,

@@ -17,12 +17,9 @@ torch. `model.pt2` and OpenVINO's `model.xml` compute what `model.onnx` does.
 import hashlib
 import inspect
 import json
-import logging
 import re
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -31,8 +28,9 @@ from typing import Any, BinaryIO, Literal, get_args
 import numpy as np
 import torch
 
+from clipmg_hf.console import no_warnings
 from clipmg_hf.export_graphs import Graph, make_graphs
-from clipmg_hf.files import write_file
+from clipmg_hf.files import digest_file, write_file
 from clipmg_hf.inference.checkpoint import CONFIG_FILE, PROCESSOR_FILE
 from clipmg_hf.inference.onnx_model import (
     DESCRIPTION_FILE,
@@ -114,7 +112,8 @@ def export_model(
         raise ExportError(f"The model is {model.dtype} on {model.device}; expected float32 on the CPU.")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     was_training = model.training
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.") as staging, _quiet_torch():
+    # The exporters speak of packages that are not there, and of their own future.
+    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.") as staging, no_warnings():
         folder = Path(staging, "export")
         folder.mkdir()
         try:
@@ -350,7 +349,7 @@ def _describe(
         "keypoints": list(layout.keypoints),
         "keypoint_sources": {name: _find_sources(name, layout) for name in _SOURCES},
         "graphs": {graph.name: _list_tensors(folder / graph.name) for graph in graphs},
-        "files": {path.name: _describe_file(path) for path in sorted(folder.iterdir())},
+        "files": {path.name: digest_file(path) for path in sorted(folder.iterdir())},
     }
 
 
@@ -375,24 +374,6 @@ def _list_tensors(path: Path) -> dict[str, dict[str, list]]:
         kind: {entry.name: [entry.type.removeprefix("tensor(").rstrip(")"), entry.shape] for entry in entries}
         for kind, entries in tensors.items()
     }
-
-
-def _describe_file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-@contextmanager
-def _quiet_torch() -> Iterator[None]:
-    """Keep what the exporters say of packages that are not there, and of their own future, off stderr."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 _README = """# An exported CLIP-MG model

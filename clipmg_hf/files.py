@@ -1,6 +1,7 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and what identifies their contents."""
 
 import errno
+import hashlib
 import os
 import tempfile
 import uuid
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 
 PARTIAL_SUFFIX = ".partial"
@@ -55,6 +57,12 @@ def complete_file(path: str | PathLike, suffix: str | None = None) -> Iterator[P
             partial.replace(path)
 
 
+def digest_file(path: Path) -> dict[str, Any]:
+    """`bytes` and `sha256` of a file."""
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 @contextmanager
 def _errors_that_name(path: Path, partial: Path) -> Iterator[None]:
     """Let errors of writing name the file, and not the place in between, or nothing as those of a full disk do."""
@@ -67,4 +75,4 @@ def _errors_that_name(path: Path, partial: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
-__all__ = ["PARTIAL_SUFFIX", "complete_file", "write_file"]
+__all__ = ["PARTIAL_SUFFIX", "complete_file", "digest_file", "write_file"]

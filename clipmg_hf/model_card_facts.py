@@ -1,7 +1,6 @@
 """What the files of a checkpoint and of its run say of it, for the model card; see `clipmg_hf.model_card`."""
 
 import csv
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.evaluation_results import METRICS_FILE, PER_CLASS_FILE, describe_checkpoint
 from clipmg_hf.modeling import CLIPMGConfig
-from clipmg_hf.run_record import EXPERIMENT_FILE
+from clipmg_hf.run_record import EXPERIMENT_FILE, read_json_object
 
 
 _CONFIG_FILE, _PROCESSOR_FILE = "config.json", "processor_config.json"
@@ -112,15 +111,7 @@ def read_results(state: Mapping[str, Any], step: int | None) -> dict[str, float]
 
 def _read_json(path: Path) -> dict[str, Any]:
     """The contents; empty where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DatasetFormatError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(content, dict):
-        raise DatasetFormatError(f"{path}: holds a {type(content).__name__}; expected an object.")
-    return content
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _read_evaluations(folder: Path, wanted: Sequence[str | PathLike] | None) -> Iterator[EvaluationFacts]:

@@ -29,6 +29,7 @@ from transformers import TrainingArguments
 from clipmg_hf.arguments import ExperimentArguments
 from clipmg_hf.data.loading import detect_dataset
 from clipmg_hf.data.prepared_folder import read_manifest
+from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.source import SYNTHETIC_NOTE
 
 
@@ -211,6 +212,21 @@ def _describe_rows(rows: datasets.Dataset, label_names: list[str]) -> dict[str, 
     }
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The contents of a file of a run.
+
+    Raises:
+        DatasetFormatError: They are no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DatasetFormatError(f"{path}: not valid JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise DatasetFormatError(f"{path}: holds a {type(content).__name__}; expected an object.")
+    return content
+
+
 def check_resumed(checkpoint: str, record: Mapping[str, Any]) -> None:
     """Compare a run that goes on from a checkpoint with the record in the folder of that checkpoint.
 
@@ -262,4 +278,5 @@ __all__ = [
     "describe_training",
     "plan_steps",
     "public_record",
+    "read_json_object",
 ]

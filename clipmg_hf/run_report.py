@@ -37,7 +37,7 @@ from clipmg_hf.evaluation_results import (
 )
 from clipmg_hf.files import write_file
 from clipmg_hf.html_page import percent, plural
-from clipmg_hf.run_record import EXPERIMENT_FILE
+from clipmg_hf.run_record import EXPERIMENT_FILE, read_json_object
 from clipmg_hf.training import STATE_FILE, latest_checkpoint
 
 
@@ -149,15 +149,8 @@ def _read_files(run: Path, evaluation: Path | None) -> _Files:
 def _find_json(folders: Iterable[Path], name: str) -> dict[str, Any] | None:
     """The contents of the first such file."""
     for folder in folders:
-        path = folder / name
-        if path.is_file():
-            try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise DatasetFormatError(f"{path}: not valid JSON ({error}).") from error
-            if not isinstance(content, dict):
-                raise DatasetFormatError(f"{path}: holds a {type(content).__name__}; expected an object.")
-            return content
+        if (folder / name).is_file():
+            return read_json_object(folder / name)
     return None
 
 

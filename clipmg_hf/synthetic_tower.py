@@ -23,6 +23,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, HfArgumentParser, se
 
 from clipmg_hf.console import run
 from clipmg_hf.data.synthetic import SYNTHETIC_CLASSES, SyntheticConfig, SyntheticVideo, generate_video
+from clipmg_hf.data.synthetic_rendering import PROP_SCALE, place_in_hands, place_on_desk
 from clipmg_hf.processing import CLIPMGVideoProcessor
 
 
@@ -45,7 +46,6 @@ CONTENTS = (
 _UPPER_BODY, _NECK, _ARMS = slice(0, 8), 1, ((2, 3, 4), (5, 6, 7))
 _FACE, _RIGHT_HAND, _LEFT_HAND = slice(25, 95), slice(116, 137), slice(95, 116)
 _EYES, _MOUTH, _TEMPLES = slice(36, 48), slice(48, 68), (0, 16)  # of the face
-_MIDDLE_KNUCKLE = 9  # of a hand
 
 
 @dataclass
@@ -173,17 +173,16 @@ def _visible_points(video: SyntheticVideo, index: int) -> dict[str, Array]:
     """Points (K, 2) of the frame, in pixels, at which each of `CONTENTS` can be seen."""
     points, style, unit = video.clean_keypoints[index], video.clip_style(index), video.unit
     face = points[_FACE]
-    right_hand, left_hand = points[_RIGHT_HAND], points[_LEFT_HAND]
     along = np.linspace(0, 1, 7)[:, None]
     bones = [(points[a], points[b]) for arm in _ARMS for a, b in itertools.pairwise(arm)]
-    # Objects reach from 12 units below their middle to 16 above; they are drawn 1.35 times as big.
-    reach = np.linspace(-12, 16, 9)[:, None] * 1.35 * unit
+    # Objects reach from 12 of their units below their middle to 16 above.
+    reach = np.linspace(-12, 16, 9)[:, None] * PROP_SCALE * unit
     found = {
         "face": face,
         "mouth": face[_MOUTH],
         "eyes": face[_EYES],
-        "right hand": right_hand,
-        "left hand": left_hand,
+        "right hand": points[_RIGHT_HAND],
+        "left hand": points[_LEFT_HAND],
         "arm": np.concatenate([start + along * (end - start) for start, end in bones]),
         "shoulder": points[[arm[0] for arm in _ARMS]],
         "trunk": points[_NECK] + along * (0, 72 * unit),
@@ -194,13 +193,11 @@ def _visible_points(video: SyntheticVideo, index: int) -> dict[str, Array]:
         columns, rows = np.meshgrid(np.linspace(-1, 1, 7), np.linspace(-1.6, -0.5, 5))
         found["hat"] = temples.mean(0) + half * np.stack([columns.ravel(), rows.ravel()], axis=1)
     if style.held is not None:
-        middle = (right_hand[_MIDDLE_KNUCKLE] + left_hand[_MIDDLE_KNUCKLE]) / 2 - (0, 7 * unit)
-        found["held object"] = middle + reach * _upwards(style.held.angle)
+        found["held object"] = place_in_hands(points, unit) + reach * _upwards(style.held.angle)
     on_desk, (shift, edge) = [], video.desk_edge(index)
     for x, prop in style.on_desk:
-        upright = prop.kind == "bottle"
-        middle = np.array((x + shift, edge - 10 * unit if upright else edge + 6 * unit))
-        on_desk.append(middle + reach * _upwards(0.0 if upright else 1.35 + prop.angle / 4))
+        middle, angle = place_on_desk(prop, x + shift, edge, unit)
+        on_desk.append(middle + reach * _upwards(angle))
     if on_desk:
         found["object on the desk"] = np.concatenate(on_desk)
     return found

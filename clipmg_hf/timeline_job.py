@@ -32,9 +32,8 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from clipmg_hf.console import is_of_the_user
-from clipmg_hf.data.prepared_folder import digest_file
 from clipmg_hf.data.problems import DatasetFormatError
-from clipmg_hf.files import PARTIAL_SUFFIX, write_file
+from clipmg_hf.files import PARTIAL_SUFFIX, digest_file, write_file
 from clipmg_hf.inference import AttentionTrack, follow_people, load_model, predict_timeline
 from clipmg_hf.inference.checkpoint import resolve_folder
 from clipmg_hf.pose import load_estimator

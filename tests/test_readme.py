@@ -6,17 +6,14 @@ import re
 import sys
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
-from tiny_models import TINY
+from tiny_models import TINY, write_clip
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor
 from clipmg_hf.data import load_imigue, prepare_dataset
 from clipmg_hf.data.clip_cutting import PrepareConfig
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
-from clipmg_hf.processing import write_openpose
 
 
 ROOT = Path(__file__).parents[1]
@@ -92,15 +89,7 @@ def make_place(folder: Path, max_steps: int) -> Path:
         (configs.parent / script.name).symlink_to(script)
     values = {"base": str(ROOT / CONFIG), **SMALL, "max_steps": max_steps}
     (folder / CONFIG).write_text(json.dumps(values))
-    generator = np.random.default_rng(0)
-    with av.open(str(folder / "clip.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(12):
-            picture = np.full((64, 96, 3), 20 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    write_openpose(folder / "openpose_json", generator.uniform((20, 10, 0.5), (70, 50, 1), (12, 137, 3)), "clip")
+    write_clip(folder)
     return folder
 
 

@@ -2,7 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import av
+import numpy as np
+
+from clipmg_hf.processing import write_openpose
 
 
 VISION = {
@@ -37,3 +43,16 @@ def command_line(values: Mapping[str, Any]) -> list[str]:
         elif value is not None:
             words += [f"--{name}", str(value)]
     return words
+
+
+def write_clip(folder: Path) -> None:
+    """`clip.mp4` of 12 frames and `openpose_json/`, by the names of the examples in README and model card."""
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for index in range(12):
+            picture = np.full((64, 96, 3), 20 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    keypoints = np.random.default_rng(0).uniform((20, 10, 0.5), (70, 50, 1), (12, 137, 3))
+    write_openpose(folder / "openpose_json", keypoints, "clip")

@@ -1,8 +1,6 @@
 """Options that several commands have, and how they print."""
 
 import enum
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from clipmg_hf.console import no_warnings
 from clipmg_hf.subject_rules import parse_subject_rule
 from clipmg_hf.timeline_options import BACKENDS, ESTIMATORS, TimelineOptions
 
@@ -114,16 +113,12 @@ def quiet_libraries(quiet: bool) -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     had_bars, had_hub_bars = transformers_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    level = logging.root.manager.disable
     transformers_logging.disable_progress_bar()
     disable_progress_bars()
-    logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             yield
     finally:
-        logging.disable(level)
         if had_bars:
             transformers_logging.enable_progress_bar()
         if had_hub_bars:

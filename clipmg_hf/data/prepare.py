@@ -37,7 +37,6 @@ from clipmg_hf.data.prepared_folder import (
     MANIFEST_NAME,
     README_NAME,
     RECORD_NAME,
-    digest_file,
     load_prepared,
     other_files,
     verify_dataset,
@@ -45,7 +44,7 @@ from clipmg_hf.data.prepared_folder import (
 )
 from clipmg_hf.data.problems import DatasetFormatError, ProblemLog
 from clipmg_hf.data.schema import PERSONAL_COLUMNS
-from clipmg_hf.files import PARTIAL_SUFFIX, write_file
+from clipmg_hf.files import PARTIAL_SUFFIX, digest_file, write_file
 from clipmg_hf.processes import make_pool
 from clipmg_hf.processing import VideoDecodingError, VideoReader
 

@@ -6,7 +6,6 @@
 `clipmg_hf.data.prepare` writes them.
 """
 
-import hashlib
 import io
 import itertools
 import json
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmg_hf.data.problems import DatasetFormatError
-from clipmg_hf.files import PARTIAL_SUFFIX
+from clipmg_hf.files import PARTIAL_SUFFIX, digest_file
 from clipmg_hf.processing import VideoDecodingError, VideoReader
 
 
@@ -38,12 +37,6 @@ ARRAY_COLUMNS = ("keypoints", "keypoints_valid")
 # A reader of a stream holds one group in memory: about 3 MB of H.264 at 256 pixels, 25 MB of JPEG.
 ROWS_PER_GROUP = 16
 VERIFY_HINT = "hub_scripts/prepare_dataset.py --verify names all that is wrong; preparing again repairs it"
-
-
-def digest_file(path: Path) -> dict[str, Any]:
-    """`bytes` and `sha256` of a file."""
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def other_files(folder: Path, known: Iterable[str]) -> list[str]:
@@ -318,7 +311,6 @@ __all__ = [
     "MANIFEST_NAME",
     "README_NAME",
     "RECORD_NAME",
-    "digest_file",
     "load_prepared",
     "other_files",
     "read_manifest",

@@ -64,6 +64,7 @@ WALL_COLORS: tuple[Color, ...] = (
 # a few hundred clips to see them, and cannot learn the many looks that a pre-trained CLIP knows.
 HAT_COLOR: Color = (120, 230, 40)
 PROP_COLOR: Color = (240, 30, 200)
+PROP_SCALE = 1.35  # units of an object for one of the body
 PROP_KINDS = ("bottle", "phone", "pen")
 PATTERNS = ("panels", "logos", "shelf", "frames")
 
@@ -422,10 +423,7 @@ class SceneRenderer:
             ]
             canvas.capsules(parts, np.array([(1.5, 1.5), (1.5, 1.5), (4.0, 4.5)]) * unit, (52, 52, 57), unit)
         for x, prop in clip.on_desk:
-            upright = prop.kind == "bottle"
-            height = -10 * unit if upright else 6 * unit
-            at = np.array((x + shake[0], top + height))
-            self._draw_prop(canvas, prop, at, 0.0 if upright else 1.35 + prop.angle / 4)
+            self._draw_prop(canvas, prop, *place_on_desk(prop, x + shake[0], top, unit))
 
     def _draw_arms(self, canvas: Canvas, points: Array, held: Prop | None) -> None:
         unit, style = self.unit, self.person
@@ -438,8 +436,7 @@ class SceneRenderer:
             taper = 6.8 - 1.2 * style.sleeve
             canvas.capsules(sleeve, [[10 * unit, 7.4 * unit], [7.4 * unit, taper * unit]], style.cloth, 5 * unit, 0.55)
             if held is not None and side == 0:
-                at = (points[HANDS[0] + 9] + points[HANDS[1] + 9]) / 2 - np.array([0, 7]) * unit
-                self._draw_prop(canvas, held, at, held.angle)
+                self._draw_prop(canvas, held, place_in_hands(points, unit), held.angle)
             self._draw_hand(canvas, points[HANDS[side] : HANDS[side] + 21])
 
     def _draw_hand(self, canvas: Canvas, hand: Array) -> None:
@@ -449,7 +446,7 @@ class SceneRenderer:
         canvas.capsules(hand[np.array(chains)], np.array(radii) * self.unit, self.person.skin, 2.2 * self.unit, 0.62)
 
     def _draw_prop(self, canvas: Canvas, prop: Prop, at: Array, angle: float) -> None:
-        unit = 1.35 * self.unit
+        unit = PROP_SCALE * self.unit
         up = np.array((math.sin(angle), -math.cos(angle))) * unit
         side = np.array((-up[1], up[0]))
         if prop.kind == "bottle":
@@ -470,6 +467,18 @@ class SceneRenderer:
         else:
             canvas.capsules([[at - 13 * up, at + 16 * up]], [[2.8 * unit, 2.8 * unit]], prop.color, unit)
             canvas.capsules([[at + 16 * up, at + 20 * up]], [[2.2 * unit, 0.6 * unit]], (52, 50, 52))
+
+
+def place_in_hands(points: Array, unit: float) -> Array:
+    """The middle (2,) of a held object, in pixels: above the middle knuckles of both hands."""
+    return (points[HANDS[0] + 9] + points[HANDS[1] + 9]) / 2 - np.array([0, 7]) * unit
+
+
+def place_on_desk(prop: Prop, x: float, edge: float, unit: float) -> tuple[Array, float]:
+    """The middle (2,) in pixels and the angle of an object on a desk whose upper edge is at `edge`: bottles stand."""
+    upright = prop.kind == "bottle"
+    height = -10 * unit if upright else 6 * unit
+    return np.array((x, edge + height)), 0.0 if upright else 1.35 + prop.angle / 4
 
 
 def _union(distances: Array) -> Array:
@@ -567,4 +576,15 @@ def _shifted_backdrops(backdrop: Array) -> NDArray[np.uint8]:
     return np.rint(np.array(rows)).astype(np.uint8)
 
 
-__all__ = ["SHAKE_STEPS", "Canvas", "ClipStyle", "PersonStyle", "Prop", "SceneRenderer", "SceneStyle"]
+__all__ = [
+    "PROP_SCALE",
+    "SHAKE_STEPS",
+    "Canvas",
+    "ClipStyle",
+    "PersonStyle",
+    "Prop",
+    "SceneRenderer",
+    "SceneStyle",
+    "place_in_hands",
+    "place_on_desk",
+]

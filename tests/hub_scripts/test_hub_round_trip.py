@@ -5,12 +5,11 @@ import re
 import sys
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
 from test_train import ROOT, SCRIPT, data, losses, words  # noqa: F401 (data is a fixture)
+from tiny_models import write_clip
 
 from clipmg_hf.inference import load_model
 
@@ -45,27 +44,6 @@ COMPLETE = {
     "trainer_state.json",
 }  # fmt: skip
 RESUMABLE = {"model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"}
-
-
-def write_clip(folder: Path) -> None:
-    """`clip.mp4` and `openpose_json/`, by the names of the card's examples."""
-    generator = np.random.default_rng(0)
-    with av.open(str(folder / "clip.mp4"), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(12):
-            picture = np.full((64, 96, 3), 20 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    (folder / "openpose_json").mkdir()
-    counts = {"pose": 25, "face": 70, "hand_left": 21, "hand_right": 21}
-    for index in range(12):
-        person = {
-            f"{part}_keypoints_2d": generator.uniform((20, 10, 0.5), (70, 50, 1), (count, 3)).ravel().tolist()
-            for part, count in counts.items()
-        }
-        path = folder / "openpose_json" / f"clip_{index:012d}_keypoints.json"
-        path.write_text(json.dumps({"version": 1.3, "people": [person]}))
 
 
 def files_of(api, repo_id, revision):
