@@ -171,7 +171,8 @@ def test_gradient_agrees_with_finite_differences(values):
     inputs = some_inputs(model.config)
     influence = joint_influence(model, inputs, label_id=5, method="gradient")
     assert influence.frame_values.shape == (4, 22)
-    step, compared = 2e-4, 0
+    # With smaller steps float32's rounding shows in the slopes, by another amount for each number of threads.
+    step, compared = 5e-4, 0
     for frame, index in ((0, 3), (2, 7), (3, LAYOUT.index("right_wrist")), (2, 15), (3, 1)):
         slopes = []
         for axis in (0, 1):
@@ -182,8 +183,7 @@ def test_gradient_agrees_with_finite_differences(values):
                 ends.append(log_probability(model, inputs, 5, keypoints=keypoints))
             slopes.append((ends[0] - ends[1]) / (2 * step))
         value = influence.frame_values[frame, index]
-        # A step may cross a kink of a ReLU or of the window's edge, wherever rounding puts it.
-        assert value == pytest.approx(np.hypot(*slopes), rel=0.15, abs=2e-3)
+        assert value == pytest.approx(np.hypot(*slopes), rel=0.05, abs=2e-3)
         compared += value > 0.02
     assert compared >= 3
     np.testing.assert_allclose(influence.values, influence.frame_values.sum(axis=0), rtol=1e-6)
