@@ -22,10 +22,10 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors import SafetensorError, safe_open
 
-from clipmg_hf.html_page import plural
 from clipmg_hf.hub import FileToPush, list_files
 from clipmg_hf.inference import CheckpointError
 from clipmg_hf.modeling.checkpoint_files_clipmg import CARD_FILE, REQUIREMENTS_FILE
+from clipmg_hf.text import plural
 
 
 STRANGER = Path(__file__).with_name("checkpoint_stranger.py")

@@ -122,11 +122,6 @@ def file_name(clip_id: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]', '_', clip_id)[:80]}_{zlib.crc32(clip_id.encode()):08x}"
 
 
-def plural(count: int, noun: str) -> str:
-    """`1 clip`, `1,200 clips`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def number(value: float | None) -> str:
     """A whole number as it is, others with one digit."""
     return UNKNOWN if value is None else f"{value:,}" if isinstance(value, int) else f"{value:,.1f}"
@@ -150,7 +145,6 @@ __all__ = [
     "page",
     "paragraph",
     "percent",
-    "plural",
     "section",
     "subheading",
     "table",

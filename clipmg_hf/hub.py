@@ -28,6 +28,8 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import filter_repo_objects, validate_repo_id
 
+from clipmg_hf.text import plural
+
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +166,7 @@ def list_files(
 def describe_files(files: Sequence[FileToPush]) -> str:
     """A line for each file with its size in bytes, and one for all."""
     rows = [*((f"{file.size:,}", file.path) for file in files)]
-    rows.append((f"{sum(file.size for file in files):,}", f"bytes in {len(files)} file{'s' * (len(files) != 1)}"))
+    rows.append((f"{sum(file.size for file in files):,}", f"bytes in {plural(len(files), 'file')}"))
     width = max(len(size) for size, _ in rows)
     return "\n".join(f"{size:>{width}}  {name}" for size, name in rows)
 

@@ -22,6 +22,7 @@ from clipmg_hf.files import write_file
 from clipmg_hf.model_card_facts import CardFacts, EvaluationFacts, read_card_facts
 from clipmg_hf.modeling import CLIPMGConfig
 from clipmg_hf.modeling.checkpoint_files_clipmg import CARD_FILE
+from clipmg_hf.text import escape_markdown, markdown_table, plural
 
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -122,7 +123,7 @@ def _texts(facts: CardFacts, name: str, repo_id: str | None, license: str | None
         "model_table": _model_table(facts),
         "differences": "; ".join(_differences(facts)),
         "training": "\n\n".join(_training(facts)),
-        "classes_without_clips": "; ".join(_escape(name) for name, count in classes.items() if not count),
+        "classes_without_clips": "; ".join(escape_markdown(name) for name, count in classes.items() if not count),
         "chosen_on": _chosen_on(facts.record),
         "license": license,
     }
@@ -226,7 +227,7 @@ def _results(facts: CardFacts) -> Iterator[str]:
     if not facts.evaluations and (rows := list(_trainer_rows(facts.results))):
         evaluated, split = facts.record.get("evaluation"), facts.record.get("data", {}).get("eval_split")
         of = [f"the split `{split}`"] if split else []
-        of += [_plural(evaluated["clips"], "clip")] if evaluated else []
+        of += [plural(evaluated["clips"], "clip")] if evaluated else []
         where = f" on {', '.join(of)}" if of else ""
         yield f"As Trainer measured it{where}, one view of each clip, without intervals."
         yield markdown_table(["Metric", "Value"], rows)
@@ -246,8 +247,8 @@ def _evaluation_texts(facts: CardFacts, evaluation: EvaluationFacts) -> Iterator
     name = _data_name(_evaluation_source(facts, evaluation))
     modality = _MODALITIES.get(options["modality"])
     yield f"### Split `{content['data']['split']}`{'' if modality is None else f': {modality}'}"
-    parts = [*([name] if name else []), f"{_plural(counts['labelled_clips'], 'clip')} with a label"]
-    parts += [_plural(counts["videos"], "video"), _plural(content["source"]["views"], "view") + " of each clip"]
+    parts = [*([name] if name else []), f"{plural(counts['labelled_clips'], 'clip')} with a label"]
+    parts += [plural(counts["videos"], "video"), plural(content["source"]["views"], "view") + " of each clip"]
     if options["flip"]:
         parts[-1] += ", half of them mirrored"
     text = f"{'; '.join(parts)}."
@@ -261,7 +262,7 @@ def _evaluation_texts(facts: CardFacts, evaluation: EvaluationFacts) -> Iterator
         )
     yield text
     rows = metric_rows(content["metrics"], content["calibration"]["ece"], content["f1_mean"])
-    yield markdown_table(["Metric", "Value", "Interval"], [list(row) for row in rows])
+    yield markdown_table(["Metric", "Value", "Interval"], [list(row) for row in rows], align=True)
     if evaluation.per_class:
         yield "By class (clips of the class; what has nothing to count is empty):"
         columns = ("precision", "recall", "f1")
@@ -270,7 +271,7 @@ def _evaluation_texts(facts: CardFacts, evaluation: EvaluationFacts) -> Iterator
             for row in evaluation.per_class
             if int(row["support"]) or int(row["predicted"])
         ]
-        yield markdown_table(["Class", "Clips", "Precision", "Recall", "F1"], table)
+        yield markdown_table(["Class", "Clips", "Precision", "Recall", "F1"], table, align=True)
 
 
 def _settings_text(settings: Mapping[str, Any]) -> str:
@@ -288,7 +289,7 @@ def _model_table(facts: CardFacts) -> str:
         rows.append(["Parameters", f"{facts.num_parameters:,}"])
     rows.append(["Classes", str(config.num_labels)])
     if config.uses_vision:
-        blocks, trained = _plural(vision.num_hidden_layers, "block"), config.num_trainable_vision_layers
+        blocks, trained = plural(vision.num_hidden_layers, "block"), config.num_trainable_vision_layers
         rows += [
             ["Frames", f"{config.num_frames} of {vision.image_size} x {vision.image_size} pixels"],
             [
@@ -323,7 +324,7 @@ def _differences(facts: CardFacts) -> Iterator[str]:
     if config.uses_pose and not config.keypoint_layout.startswith(("openpose", "imigue")):
         yield f"keypoints of `{config.keypoint_layout}`"
     if config.num_labels != 32:
-        yield _plural(config.num_labels, "class", "classes")
+        yield plural(config.num_labels, "class", "classes")
 
 
 def _training(facts: CardFacts) -> Iterator[str]:
@@ -345,8 +346,8 @@ def _training_data(record: Mapping[str, Any]) -> str:
         with_clips = sum(count > 0 for count in train["classes"].values())
         split = f" of the split `{data['train_split']}`" if data.get("train_split") else ""
         sentences.append(
-            f"Trained on {_plural(train['clips'], 'clip')}{split}, which show {with_clips} of "
-            f"{_plural(len(train['classes']), 'class', 'classes')}."
+            f"Trained on {plural(train['clips'], 'clip')}{split}, which show {with_clips} of "
+            f"{plural(len(train['classes']), 'class', 'classes')}."
         )
     return " ".join(sentences)
 
@@ -459,23 +460,8 @@ def _chosen_on(record: Mapping[str, Any]) -> str | None:
     return f"the split `{split}`" if split else "the data of the evaluations during training"
 
 
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown; all columns but the first are aligned to the right if there are more than two."""
-    marks = ["---", *(["---:"] if len(header) > 2 else ["---"]) * (len(header) - 1)]
-    lines = [header, marks, *([_escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
-
-
 def _percent(value: str) -> str:
     return f"{100 * float(value):.1f} %" if value else ""
-
-
-def _plural(number: int, word: str, words: str | None = None) -> str:
-    return f"{number:,} {word if number == 1 else words or f'{word}s'}"
 
 
 def _and(words: Sequence[str]) -> str:
@@ -486,6 +472,5 @@ __all__ = [
     "CARD_FILE",
     "describe_variant",
     "make_model_card",
-    "markdown_table",
     "write_model_card",
 ]

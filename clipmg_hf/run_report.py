@@ -36,8 +36,9 @@ from clipmg_hf.evaluation_results import (
     metric_rows,
 )
 from clipmg_hf.files import write_file
-from clipmg_hf.html_page import percent, plural
+from clipmg_hf.html_page import percent
 from clipmg_hf.run_record import EXPERIMENT_FILE, read_json_object
+from clipmg_hf.text import plural
 from clipmg_hf.training import STATE_FILE, latest_checkpoint
 
 

@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCardData
 
 from clipmg_hf.data.prepared_folder import ARRAY_COLUMNS, EXTENSIONS
 from clipmg_hf.data.schema import PERSONAL_COLUMNS
+from clipmg_hf.text import markdown_table
 
 
 TITLES = {"imigue": "iMiGUE", "smg": "SMG", "ma52": "MA-52"}
@@ -143,7 +144,7 @@ def _split_table(manifest: dict[str, Any]) -> str:
         [split, f"{count['clips']}", f"{count['frames']}", f"{count['without_label']}"]
         for split, count in manifest["splits"].items()
     ]
-    return _table(["split", "clips", "frames", "without label"], rows)
+    return markdown_table(["split", "clips", "frames", "without label"], rows)
 
 
 def _class_table(manifest: dict[str, Any], features: datasets.Features) -> str:
@@ -155,12 +156,12 @@ def _class_table(manifest: dict[str, Any], features: datasets.Features) -> str:
     for index, name in enumerate(features["label"].names):
         counts = [manifest["splits"][split]["classes"].get(name, 0) for split in splits]
         rows.append([f"{index}", name, *(f"{count}" for count in counts)])
-    return _table(["label", "class", *splits], rows)
+    return markdown_table(["label", "class", *splits], rows)
 
 
 def _column_table(manifest: dict[str, Any], features: datasets.Features) -> str:
     rows = [[f"`{name}`", _type_name(feature), MEANINGS.get(name, "")] for name, feature in features.items()]
-    table = _table(["column", "type", "meaning"], rows)
+    table = markdown_table(["column", "type", "meaning"], rows)
     if manifest["settings"]["storage"] == "parquet":
         return f"{table}\n\nWhat a clip lacks is `None`; `datasets` may show keypoints that are `None` as NaN."
     arrays = "`keypoints.npy`, `keypoints_valid.npy`, " if "keypoints" in features else ""
@@ -220,7 +221,9 @@ def _provenance(manifest: dict[str, Any]) -> str:
         **{f"{name}, version": v for name, v in manifest["packages"].items()},
     }
     rows = [[name, f"`{value}`"] for name, value in facts.items() if value not in ("", None)]
-    return "\n".join([*lines, *([""] if lines else []), _table(["setting", "value"], rows), "", MANIFEST_SENTENCE])
+    return "\n".join(
+        [*lines, *([""] if lines else []), markdown_table(["setting", "value"], rows), "", MANIFEST_SENTENCE]
+    )
 
 
 def _licence(features: datasets.Features) -> str:
@@ -230,11 +233,6 @@ def _licence(features: datasets.Features) -> str:
         "The licence is the agreement under which the recordings were handed out; it is not repeated here.\n\n"
         f"{CONSENT.strip()}{notes if personal else ''}"
     )
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *([escape(c, quote=False).replace("|", r"\|") for c in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 __all__ = ["data_card", "stored_features"]

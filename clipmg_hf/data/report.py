@@ -37,8 +37,9 @@ from clipmg_hf.data.statistics import (
     small_columns,
 )
 from clipmg_hf.files import complete_file
-from clipmg_hf.html_page import UNKNOWN, file_name, number, percent, plural
+from clipmg_hf.html_page import UNKNOWN, file_name, number, percent
 from clipmg_hf.processing import KeypointLayout, VideoDecodingError, VideoReader, get_layout
+from clipmg_hf.text import plural
 
 
 try:

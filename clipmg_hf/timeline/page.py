@@ -19,7 +19,8 @@ import numpy as np
 
 from clipmg_hf import html_page
 from clipmg_hf.files import complete_file, write_file
-from clipmg_hf.html_page import percent, plural
+from clipmg_hf.html_page import percent
+from clipmg_hf.text import plural
 from clipmg_hf.timeline.colors import NO_GROUP_COLOR, group_colors
 from clipmg_hf.timeline.counts import count_gestures, observed_seconds
 from clipmg_hf.timeline.records import Event, Timeline, WindowScores, format_timecode
@@ -114,7 +115,7 @@ def _page(timeline: Timeline, source: str | None, faces_blurred: bool) -> str:
         plural(timeline.num_frames, "frame"),
         f"{timeline.fps:.4g} frames per second",
         f"{timeline.width} x {timeline.height} pixels",
-        *([plural(len(timeline.people), "person").replace("persons", "people")] if timeline.people else []),
+        *([plural(len(timeline.people), "person", "people")] if timeline.people else []),
         plural(len(timeline.events), "gesture"),
     ]
     faces = ""
