@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 FOLDER = Path(__file__).parent
-NEEDS_MODEL = ("timeline_events",)
+NEEDS_MODEL = ("precision", "timeline_events")
 
 
 def find_benchmarks() -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Time of exported models beside torch: a clip, a clip from source frames, and a timeline.
 
-    python -m benchmarks.export
+    python -m benchmarks export
 
 Cost: about 12 minutes on one core, and 3 GB of disk; needs the extra `onnx`, and takes OpenVINO where it is installed.
 

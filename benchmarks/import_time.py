@@ -1,6 +1,6 @@
 """Time to import the package, and of the command `clipmg` until it answers.
 
-    python -m benchmarks.import_time
+    python -m benchmarks import_time
 
 Cost: 3 minutes.
 

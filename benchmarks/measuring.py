@@ -112,6 +112,11 @@ def ratio(seconds: Mapping[str, Sequence[float]], way: str, reference: str) -> S
     return Spread.of([one / other for one, other in zip(seconds[way], seconds[reference], strict=True)])
 
 
+def show(value: float) -> str:
+    """Three digits, or all before the point: 0.947, 30.5, 3,342."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def format_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Markdown of a table."""
     lines = [headers, ["---"] * len(headers), *rows]
@@ -141,7 +146,7 @@ def format_ratios(
     for way, values in seconds.items():
         spread = Spread.of([value * scale for value in values])
         compared = ratio(seconds, reference, way) if inverse else ratio(seconds, way, reference)
-        row = [way, f"{spread.median:.3g}", f"{spread.low:.3g} to {spread.high:.3g}", compared.format()]
+        row = [way, show(spread.median), f"{show(spread.low)} to {show(spread.high)}", compared.format()]
         rows.append(row + [column.get(way, "") for column in more.values()])
     return format_table([*headers, *more], rows)
 

@@ -7,7 +7,9 @@ Cost: about 4 minutes on one core, and 1.5 GB of memory.
 Expected: below 1,200 MB for one clip and 1,500 MB for a streamed timeline, both full-size in float32; below 400 MB for
 a worker; and a timeline of 20 minutes needs what one of 5 minutes does, apart from the keypoints that it is given.
 Every number is the peak of the resident memory of a process of its own, as Linux tells it: PyTorch, transformers, code
-and weights are part of it. Weights are random. The video of 20 minutes is that of 5 four times over, the same packets.
+and weights are part of it. A worker is a fork of the process that trains and shares with it what neither changes:
+that is in the memory of the machine once, but counts for each, so the table also says what a worker has alone. Weights
+are random. The video of 20 minutes is that of 5 four times over, the same packets.
 """
 
 import json
@@ -100,6 +102,7 @@ def make_timeline(name: str, path: str, keypoints: str | None, seconds: float | 
 def load_clips(rows: datasets.Dataset) -> dict[str, float]:
     """Largest peak of two workers after two epochs; they share what they only read with the parent."""
     dataset = ClipDataset(rows, CLIPMGProcessor(CLIPMGVideoProcessor(), keypoint_layout="openpose-137"))
+    before = read_peak()
     loader: DataLoader = DataLoader(
         dataset, BATCH_SIZE, num_workers=2, collate_fn=collate_clips, persistent_workers=True
     )
@@ -107,13 +110,18 @@ def load_clips(rows: datasets.Dataset) -> dict[str, float]:
         list(loader)
     workers: Any = loader._iterator
     processes = [worker.pid for worker in workers._workers]
-    return {"after": max(map(read_peak, processes)), "own": max(map(read_own, processes))}
+    return {
+        "before": before,
+        "after": max(map(read_peak, processes)),
+        "own": max(read_mapped(process, "Private_") for process in processes),
+        "share": max(read_mapped(process, "Pss:") for process in processes),
+    }
 
 
-def read_own(process: int) -> float:
-    """Memory of a process that no other one shares, in MB."""
+def read_mapped(process: int, kind: str) -> float:
+    """Memory of a process in MB: of its own, "Private_", or with its part of what several processes share, "Pss:"."""
     lines = Path(f"/proc/{process}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(kind)) / 1024
 
 
 def load_form(folder: str, form: str) -> dict[str, float]:
@@ -178,7 +186,8 @@ def format_tables(report: dict[str, Any]) -> str:
             f"worker of a loader: {form}",
             f"{values['after']:.0f}",
             LIMITS["worker of a loader"],
-            f"{values['own']:.0f} that it does not share with other processes",
+            f"{values['before']:.0f} in the process that starts it; {values['own']:.0f} that it shares with no other; "
+            f"{values['share']:.0f} with its part of what it shares",
         ]
         for form, values in workers.items()
     ]

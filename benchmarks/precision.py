@@ -1,7 +1,7 @@
 """Accuracy and time of a model in bfloat16, float16 and with int8 weights, beside float32.
 
     pip install torchao
-    python -m benchmarks.precision --model demo_output/checkpoint --data_dir PREPARED
+    python -m benchmarks precision --model demo_output/checkpoint --data_dir demo_output/data
 
 Cost: about 5 minutes on one core: 3 for the accuracy on 576 small clips, 2 for the time of the full-size model.
 

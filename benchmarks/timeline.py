@@ -2,7 +2,7 @@
 
     python -m benchmarks timeline
 
-Cost: about 8 minutes on one core. The full-size model would take 20 minutes for 5 minutes of video: it has the first
+Cost: about 10 minutes on one core. The full-size model would take 20 minutes for 5 minutes of video: it has the first
 seconds of it, and the ratio is the same in every second but the first and last.
 
 Expected: the full-size timeline takes at most 1.1 times as long as decoding the sampled frames and taking them through

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import datasets
 import numpy as np
 import torch
@@ -30,6 +29,7 @@ from clipmg_hf.metrics import classification_metrics, confusion_matrix
 from clipmg_hf.modeling import IMIGUE_LABELS, CLIPMGConfig, CLIPMGForMicroGestureClassification
 from clipmg_hf.processing import CLIPMGProcessor, VideoReader, write_openpose
 from clipmg_hf.training import make_trainer
+from clipmg_hf.video_writing import write_video
 
 
 FULL_MODEL = "CLIP-MG (RGB and pose)"
@@ -206,12 +206,9 @@ def write_examples(rows: datasets.Dataset, folder: Path) -> list[dict[str, str]]
 
 
 def _cut(source: str, start: int, end: int, target: Path) -> None:
-    with VideoReader(source) as reader, av.open(str(target), "w") as container:
-        stream = container.add_stream("libx264", rate=round(reader.info.average_rate), options={"crf": "18"})
-        stream.width, stream.height, stream.pix_fmt = reader.info.width, reader.info.height, "yuv420p"
-        for _, frame in reader.iter_frames(start, end):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
+    with VideoReader(source) as reader:
+        rate = reader.info.average_rate
+        write_video(target, (((index - start) / rate, frame) for index, frame in reader.iter_frames(start, end)), rate)
 
 
 # Runs where `clipmg_hf` is not imported: the folder's own code is what loads the checkpoint.

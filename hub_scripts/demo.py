@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from transformers import HfArgumentParser
 
+from clipmg_hf.console import run
 from clipmg_hf.demo import DemoArguments, run_demo
 
 
@@ -19,4 +20,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
