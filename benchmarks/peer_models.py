@@ -7,7 +7,7 @@ Cost: 4 minutes on one core, 6 GB of memory.
 Expected: less time than every peer but X-CLIP, which reads no pose and takes as long as the tower, as we do without
 keypoints; its vision part counts, without the texts. Random weights, frames of 224 x 224, one clip, without gradients,
 in one thread; each model reads the number of frames that it was made for, of the same 32. V-JEPA 2 starts at the large
-size. All peers read frames alone; ours reads 32 pose frames of 22 keypoints, too, and frames alone in a row of its own.
+size. All peers read frames alone; ours reads 32 pose frames of 22 keypoints, and frames alone in a row of its own.
 Arithmetic is counted with eager attention; a multiplication and an addition are two operations.
 """
 
