@@ -16,12 +16,11 @@ from statistics import mean, stdev
 from rich.console import Console
 
 from clipmg_hf.arguments import read_config
-from clipmg_hf.experiment import RESULTS_FILE
 from clipmg_hf.files import write_file
+from clipmg_hf.run_files import LOG_FILE, RESULTS_FILE
 
 
 TRAIN_SCRIPT = Path(__file__).parents[1] / "hub_scripts" / "train.py"
-LOG_FILE = "log.txt"
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from clipmg_hf.app_analysis import (
 )
 from clipmg_hf.app_visitors import MAX_AGE, Limits, Visitor, Visitors
 from clipmg_hf.inference import load_model
+from clipmg_hf.pose_choice import load_pose_choice
 
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ _CSS = """
 def launch(
     model: str,
     *,
+    revision: str | None = None,
+    backend: str = "torch",
     host: str = "127.0.0.1",
     port: int = 7860,
     pose: str | None = None,
@@ -93,10 +96,12 @@ def launch(
 
     Args:
         model (`str`): Folder of a checkpoint, or owner/name on the Hub.
+        revision (`str`, *optional*): Commit, tag or branch of a Hub name; by default the newest commit of `main`.
+        backend (`str`, defaults to "torch"): "onnx" runs an exported model in ONNX Runtime.
         host (`str`, defaults to "127.0.0.1"): Address to listen at; "0.0.0.0" lets in everybody who reaches it.
         port (`int`, defaults to 7860): Port to listen at.
         pose, pose_weights, person_detector (`str`, *optional*): What finds people where there are no keypoints; see
-            `clipmg_hf.pose.load_estimator`.
+            `clipmg_hf.pose_choice.load_pose_choice`.
         device (`str`, *optional*): Where the model computes.
         max_upload_mb (`int`, defaults to 200): Megabytes of an upload.
         max_minutes (`float`, defaults to 10): Length of a video.
@@ -109,12 +114,8 @@ def launch(
     """
     limits = Limits(max_upload_mb, max_minutes)
     _import_gradio()
-    estimator = None
-    if pose is not None:
-        from clipmg_hf.pose import load_estimator
-
-        estimator = load_estimator(pose, device=device, weights=pose_weights, person_detector=person_detector)
-    engine = Engine(*load_model(model, device), estimator)
+    estimator = load_pose_choice(pose, pose_weights, person_detector, device)
+    engine = Engine(*load_model(model, device, backend=backend, revision=revision), estimator)
     # Visitors' files are removed after this, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with serve(engine, host=host, port=port, limits=limits, open_browser=open_browser) as (blocks, address):
@@ -190,11 +191,16 @@ def build(engine: Engine, visitors: Visitors, limits: Limits) -> "gradio.Blocks"
                     clear = gradio.Button("Start over", elem_id="clear")
             with gradio.Column():
                 inputs = gradio.HTML(NO_VIDEO, elem_id="inputs")
-                subject = gradio.Dropdown(list(SUBJECTS.items()), value="largest", label="Whom to follow")
+                subject = gradio.Dropdown(list(SUBJECTS.items()), value=Choices.subject, label="Whom to follow")
                 threshold = gradio.Slider(
-                    0.05, 0.95, 0.35, step=0.05, label="Score that a gesture needs", elem_id="threshold"
+                    0.05,
+                    0.95,
+                    Choices.threshold,
+                    step=0.05,
+                    label="Score that a gesture needs",
+                    elem_id="threshold",
                 )
-                blur = gradio.Checkbox(True, label="Blur faces in the annotated video", elem_id="blur")
+                blur = gradio.Checkbox(Choices.blur_face, label="Blur faces in the annotated video", elem_id="blur")
                 with gradio.Row():
                     start = gradio.Button("Analyse", variant="primary", elem_id="analyse")
                     stop = gradio.Button("Cancel", variant="stop", elem_id="cancel")

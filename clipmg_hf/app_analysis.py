@@ -17,16 +17,16 @@ from urllib.parse import quote
 import numpy as np
 
 from clipmg_hf.app_visitors import CancelledError, Visitor, VisitorError, hide_places
+from clipmg_hf.console import show_traceback
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_video
-from clipmg_hf.inference import FollowedPeople, follow_people, predict_timeline
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
-from clipmg_hf.pose.subjects import parse_subject_rule
+from clipmg_hf.event_decoding import EventDecoding
+from clipmg_hf.inference import FollowedPeople, InferenceModel, follow_people, predict_timeline
 from clipmg_hf.processing import CLIPMGProcessor, VideoReader, get_layout
 from clipmg_hf.processing.openpose_clipmg import write_openpose
+from clipmg_hf.subject_rules import parse_subject_rule
 from clipmg_hf.timeline import Timeline, write_timeline
 from clipmg_hf.timeline.annotated_video import write_annotated_video
-from clipmg_hf.timeline.events import EventDecoding
-from clipmg_hf.timeline.formats import make_stem
+from clipmg_hf.timeline.formats import ANNOTATED_SUFFIX, FORMATS, make_stem
 from clipmg_hf.timeline.page import write_timeline_page
 from clipmg_hf.video_writing import write_video
 
@@ -51,15 +51,15 @@ BLURRED_WHOLE = (
     "alone, or switch the blur off."
 )
 _DOWNLOADS = {
-    ".csv": "Excel, LibreOffice",
-    ".tsv": "R, pandas",
-    ".windows.csv": "scores over time",
-    ".json": "everything, for programs",
-    ".eaf": "ELAN",
-    ".boris": "BORIS",
-    ".vtt": "subtitles (WebVTT)",
-    ".TextGrid": "Praat",
-    ".annotated.mp4": "the annotated video",
+    FORMATS["csv"].suffix: "Excel, LibreOffice",
+    FORMATS["tsv"].suffix: "R, pandas",
+    FORMATS["windows"].suffix: "scores over time",
+    FORMATS["json"].suffix: "everything, for programs",
+    FORMATS["elan"].suffix: "ELAN",
+    FORMATS["boris"].suffix: "BORIS",
+    FORMATS["webvtt"].suffix: "subtitles (WebVTT)",
+    FORMATS["textgrid"].suffix: "Praat",
+    ANNOTATED_SUFFIX: "the annotated video",
     ".zip": "all of these and the page",
 }
 _PAGE = "index.html"
@@ -71,7 +71,7 @@ _UNEXPECTED = "Something went wrong on our side; the log of the app says what. Y
 class Engine:
     """What looks at videos: the model and its processor, and what finds people where there are no keypoints."""
 
-    model: CLIPMGForMicroGestureClassification
+    model: InferenceModel
     processor: CLIPMGProcessor
     estimator: "PoseEstimator | None" = None
 
@@ -81,7 +81,7 @@ class Choices:
     """What a visitor chooses: whom to follow (as in `parse_subject_rule`), a score in (0, 1), and blurred faces."""
 
     subject: str = "largest"
-    threshold: float = 0.35
+    threshold: float = EventDecoding.threshold
     blur_face: bool = True
 
 
@@ -141,10 +141,12 @@ def analyse(visitor: Visitor, engine: Engine, choices: Choices, report: Report) 
             timeline = predict_timeline(
                 video, model=engine.model, processor=engine.processor, keypoints=people, decoding=decoding
             )
-            if people is None and choices.blur_face:
-                timeline = dataclasses.replace(timeline, notes=(*timeline.notes, BLURRED_WHOLE))
+            # Visitors need not know where on the server a model lies.
+            settings = {**timeline.settings, "model": hide_places(timeline.settings["model"])}
+            notes = [*timeline.notes, *[BLURRED_WHOLE] * (people is None and choices.blur_face)]
+            timeline = dataclasses.replace(timeline, settings=settings, notes=tuple(notes))
             stage = "Drawing the video"
-            annotated = folder / f"{stem}.annotated.mp4"
+            annotated = folder / f"{stem}{ANNOTATED_SUFFIX}"
             _draw(timeline, video, annotated, people, choices.blur_face)
         files = write_timeline(timeline, folder)
         page = write_timeline_page(timeline, folder, annotated, copy_video=False, faces_blurred=choices.blur_face)
@@ -210,6 +212,7 @@ def explain_error(error: Exception, *folders: Path) -> str:
     if isinstance(error, VisitorError | CancelledError):
         return str(error)
     if isinstance(error, ValueError):
+        show_traceback(error)
         return hide_places(str(error), *folders)
     if isinstance(error, OSError) and error.strerror:
         logger.error("%s", error)

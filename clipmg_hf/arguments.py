@@ -77,6 +77,12 @@ class DataArguments:
     )
     split_seed: int = field(default=0, metadata={"help": "Seed of that choice."})
     fold: int | None = field(default=None, metadata={"help": "With protocol='folds': the fold that validates."})
+    background_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Clips of the gaps between gestures, as a class 'Background': so many for each gesture, as 0.1."
+        },
+    )
     train_split: str = field(default="train", metadata={"help": "Split to train on."})
     eval_split: str = field(default="validation", metadata={"help": "Split to evaluate on."})
     max_train_clips: int | None = field(default=None, metadata={"help": "Train on the first so many clips."})

@@ -24,29 +24,23 @@ from safetensors import SafetensorError, safe_open
 
 from clipmg_hf.hub import FileToPush, list_files
 from clipmg_hf.inference import CheckpointError
-from clipmg_hf.modeling.checkpoint_files_clipmg import CARD_FILE, REQUIREMENTS_FILE
+from clipmg_hf.modeling.checkpoint_files_clipmg import (
+    CARD_FILE,
+    CONFIG_FILE,
+    OTHER_PARTS,
+    PROCESSOR_FILE,
+    REQUIREMENTS_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+)
+from clipmg_hf.run_files import BY_PRODUCTS
 from clipmg_hf.text import plural
 
 
 STRANGER = Path(__file__).with_name("checkpoint_stranger.py")
 TIMEOUT = 1800  # Seconds; loading a large model twice from a slow disk takes minutes.
-CONFIG_FILE, PROCESSOR_FILE = "config.json", "processor_config.json"
-WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 AUTO_CLASSES = ("AutoConfig", "AutoModel", "AutoModelForVideoClassification", "AutoProcessor", "AutoVideoProcessor")
 PIPELINE = "the pipeline"
-# What training leaves beside a checkpoint: pickles, the state to resume from, and records that name local paths.
-BY_PRODUCTS = (
-    "training_args.bin",
-    "trainer_state.json",
-    "experiment.json",
-    "*_results.json",
-    "log.txt",
-    "optimizer.*",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state*.pth",
-)
-_OTHER_PARTS = ("*.py", "LICENSE*", "NOTICE*")
 _MAY_BE_PICKLES = (".bin", ".ckpt", ".h5", ".joblib", ".npy", ".npz", ".pickle", ".pkl", ".pt", ".pth")
 _LARGEST_TEXT = 10_000_000
 
@@ -141,10 +135,10 @@ def _stranger_environment(staging: str) -> dict[str, str]:
 
 def _weight_files(folder: Path, names: set[str]) -> set[str]:
     """The files that have to be there for the weights."""
-    if INDEX_FILE not in names or WEIGHTS_FILE in names:
+    if WEIGHTS_INDEX_FILE not in names or WEIGHTS_FILE in names:
         return {WEIGHTS_FILE}
-    shards = _read_json(folder / INDEX_FILE).get("weight_map")
-    return {INDEX_FILE, *shards.values()} if isinstance(shards, dict) else {INDEX_FILE}
+    shards = _read_json(folder / WEIGHTS_INDEX_FILE).get("weight_map")
+    return {WEIGHTS_INDEX_FILE, *shards.values()} if isinstance(shards, dict) else {WEIGHTS_INDEX_FILE}
 
 
 def _missing(names: set[str], weights: set[str]) -> Iterator[str]:
@@ -163,7 +157,7 @@ def _missing(names: set[str], weights: set[str]) -> Iterator[str]:
 def _foreign(files: Sequence[FileToPush], weights: set[str]) -> Iterator[str]:
     parts = {CONFIG_FILE, PROCESSOR_FILE, CARD_FILE, REQUIREMENTS_FILE, "generation_config.json", *weights}
     for file in files:
-        is_part = file.path in parts or ("/" not in file.path and any(fnmatchcase(file.path, p) for p in _OTHER_PARTS))
+        is_part = file.path in parts or ("/" not in file.path and any(fnmatchcase(file.path, p) for p in OTHER_PARTS))
         if file.path.lower().endswith(_MAY_BE_PICKLES):
             yield f"{file.path} may be a pickle, which can run anything when it is loaded; remove it."
         elif not is_part:
@@ -272,4 +266,4 @@ def _weight_problems(path: Path) -> Iterator[str]:
         yield f"{path.name} cannot be read as safetensors: {error}"
 
 
-__all__ = ["AUTO_CLASSES", "BY_PRODUCTS", "check_checkpoint", "find_problems", "run_stranger", "select_files"]
+__all__ = ["AUTO_CLASSES", "check_checkpoint", "find_problems", "run_stranger", "select_files"]

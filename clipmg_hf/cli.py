@@ -12,7 +12,7 @@ Results go to stdout, progress and messages to stderr; exit codes are those of `
 
 from typing import Annotated
 
-from clipmg_hf.console import errors_to_exit
+from clipmg_hf.console import TRACEBACK, errors_to_exit
 
 
 # These imports, too, are interrupted without a traceback.
@@ -29,6 +29,7 @@ with errors_to_exit():
 app = typer.Typer(
     name="clipmg",
     help="Micro-gesture recognition from RGB and pose.",
+    epilog=f"{TRACEBACK}=1 in the environment shows where in the code an error comes from.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,22 +1,29 @@
-"""How commands end: what a user can cause is one message on stderr and an exit status, not a traceback.
+"""How commands end and print: what a user can cause is one message on stderr and an exit status, not a traceback.
 
     if __name__ == "__main__":
         run(main)
 
-Exit statuses: 0 done, 1 unusable input (`error: ...`), 2 wrong usage, 130 interrupted.
+Exit statuses: 0 done, 1 unusable input (`error: ...`), 2 wrong usage, 130 interrupted. A mistake of ours may look like
+unusable input: with `CLIPMG_TRACEBACK=1` in the environment every error also shows its traceback.
 """
 
 import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+TRACEBACK = "CLIPMG_TRACEBACK"
 INTERRUPTED = "interrupted; run the same command again to go on"
 # Errors of a place to write to, whatever was to be written.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -51,6 +58,7 @@ def errors_to_exit(interrupted: str = INTERRUPTED) -> Iterator[None]:
         cause = _cause_of(error)
         if not is_of_the_user(cause):
             raise
+        show_traceback(error)
         _exit(f"error: {describe_error(cause)}", 1)
 
 
@@ -68,6 +76,12 @@ def describe_error(error: BaseException) -> str:
         f"{text}; converted data goes to {cache}: expected room and permission to write there, or HF_HOME set to "
         "another folder."
     )
+
+
+def show_traceback(error: BaseException) -> None:
+    """Print the traceback of an error that is told in one line, if the environment asks for it."""
+    if os.environ.get(TRACEBACK) == "1":
+        traceback.print_exception(error)
 
 
 def _cause_of(error: BaseException) -> BaseException:
@@ -101,9 +115,36 @@ def is_of_the_user(error: BaseException) -> bool:
     return isinstance(error, ValueError | OSError | ImportError | FloatingPointError | StrictDataclassError)
 
 
+def make_table(columns: Sequence[str], num_text_columns: int = 1) -> "Table":
+    """A table without lines; the first columns hold text, the others numbers."""
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < num_text_columns else "right", overflow="fold")
+    return table
+
+
+def say(console: "Console", text: str) -> None:
+    """Print text as it is, of any length in one line."""
+    from rich.markup import escape
+
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
 def _exit(message: str, status: int) -> NoReturn:
     print(message, file=sys.stderr)
     raise SystemExit(status)
 
 
-__all__ = ["describe_error", "errors_to_exit", "is_of_the_user", "no_warnings", "run"]
+__all__ = [
+    "TRACEBACK",
+    "describe_error",
+    "errors_to_exit",
+    "is_of_the_user",
+    "make_table",
+    "no_warnings",
+    "run",
+    "say",
+    "show_traceback",
+]

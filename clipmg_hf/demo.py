@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 from transformers import Trainer, TrainingArguments, set_seed
 
+from clipmg_hf import visualization
 from clipmg_hf.data.clips import ClipDataset
 from clipmg_hf.data.imigue import load_imigue
 from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
@@ -274,8 +275,6 @@ def evaluate(
 
 def draw(output: Path, log_history: list[dict], metrics: dict[str, Any], example: dict[str, str]) -> None:
     """Write the learning curves, the confusion matrix, and the overlays of one example."""
-    from clipmg_hf import visualization
-
     visualization.plot_learning_curves(log_history, output / "learning_curves.png")
     matrix = np.array(metrics["confusion_matrix"])
     visualization.plot_confusion_matrix(matrix, metrics["classes"], output / "confusion_matrix.png")

@@ -19,8 +19,9 @@ from tqdm import tqdm
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.data.labels import check_labels
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.inference import InferenceModel
 from clipmg_hf.metrics import log_softmax
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
+from clipmg_hf.model_state import evaluating
 from clipmg_hf.processing import CLIPMGProcessor, KeypointLayout, get_layout
 from clipmg_hf.score_files import Scores
 
@@ -98,7 +99,7 @@ class Evaluation:
 
 
 def evaluate_checkpoint(
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     rows: datasets.Dataset,
     options: EvaluationOptions | None = None,
@@ -150,7 +151,7 @@ def evaluate_checkpoint(
     )
 
 
-def _check_streams(model: CLIPMGForMicroGestureClassification, rows: datasets.Dataset, modality: Modality) -> None:
+def _check_streams(model: InferenceModel, rows: datasets.Dataset, modality: Modality) -> None:
     streams = {"video": model.config.uses_vision, "keypoints": model.config.uses_pose}
     there = {name: bool(_is_there(rows, name).any()) for name in streams}
     if not any(streams[name] and there[name] for name in streams):
@@ -198,7 +199,7 @@ def _blank_item(processor: CLIPMGProcessor, rows: datasets.Dataset) -> dict[str,
 
 
 def _score_views(
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     rows: datasets.Dataset,
     options: EvaluationOptions,
@@ -224,19 +225,14 @@ def _score_views(
     )
     layout = get_layout(processor.keypoint_layout)
     columns: dict[str, list[np.ndarray]] = {}
-    was_training = model.training
-    model.eval()
-    try:
-        with tqdm(total=len(order), desc="Evaluate", unit="view", disable=not show_progress) as bar:
-            for batch in loader:
-                variants = [batch, mirror_batch(batch, layout)] if options.flip else [batch]
-                outputs = [_run_model(model, variant) for variant in variants]
-                for name in outputs[0]:
-                    # (B,) or (B, L) of each variant -> (B, variants) or (B, variants, L)
-                    columns.setdefault(name, []).append(np.stack([output[name] for output in outputs], axis=1))
-                bar.update(len(outputs[0]["logits"]))
-    finally:
-        model.train(was_training)
+    with evaluating(model), tqdm(total=len(order), desc="Evaluate", unit="view", disable=not show_progress) as bar:
+        for batch in loader:
+            variants = [batch, mirror_batch(batch, layout)] if options.flip else [batch]
+            outputs = [_run_model(model, variant) for variant in variants]
+            for name in outputs[0]:
+                # (B,) or (B, L) of each variant -> (B, variants) or (B, variants, L)
+                columns.setdefault(name, []).append(np.stack([output[name] for output in outputs], axis=1))
+            bar.update(len(outputs[0]["logits"]))
     # (N * num_views, variants, ...) -> (N, num_views * variants, ...)
     return {
         name: (joined := np.concatenate(parts)).reshape(len(rows), -1, *joined.shape[2:])
@@ -283,7 +279,7 @@ def mirror_batch(batch: Mapping[str, torch.Tensor], layout: KeypointLayout) -> d
 
 
 @torch.inference_mode()
-def _run_model(model: CLIPMGForMicroGestureClassification, batch: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+def _run_model(model: InferenceModel, batch: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
     inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
     if "pixel_values" in inputs:
         # Keypoints stay float32: bfloat16 would move them by up to half a pixel.

@@ -29,10 +29,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clipmg_hf.data.labels import IMIGUE_GROUPS, MA52_GROUP_NAMES, MA52_GROUPS, SMG_GROUPS, SMG_LABELS
+from clipmg_hf.data.labels import MA52_GROUP_NAMES, MA52_GROUPS, known_groups
 from clipmg_hf.data.schema import HIDDEN_LABEL
 from clipmg_hf.evaluation import Evaluation, EvaluationOptions
 from clipmg_hf.files import digest_file, write_file
+from clipmg_hf.inference.onnx_model import ONNX_WEIGHTS_FILE
 from clipmg_hf.metrics import (
     bootstrap_intervals,
     calibration,
@@ -43,7 +44,6 @@ from clipmg_hf.metrics import (
     per_class_table,
     per_group_table,
 )
-from clipmg_hf.modeling import IMIGUE_LABELS
 from clipmg_hf.score_files import Scores, write_scores
 
 
@@ -67,6 +67,8 @@ METRIC_NAMES = {
     "weighted_f1": "weighted F1",
     "group_accuracy": "body-part group",
 }
+# By backend; in those of an export the computation is a part of the files.
+_WEIGHT_FILES = {"torch": ("*.safetensors",), "onnx": ("*.onnx", ONNX_WEIGHTS_FILE)}
 _PACKAGES = ("torch", "transformers", "datasets", "numpy", "av")
 
 
@@ -102,19 +104,13 @@ def class_groups(rows: datasets.Dataset) -> list[str]:
     names = rows.features["label"].names
     group_names = rows.features["group"].names
     if (known := known_groups(names)) is not None:
-        return known
+        return list(known)
     if len(names) == len(MA52_GROUPS) and tuple(group_names) == MA52_GROUP_NAMES:
         return list(MA52_GROUPS)
     small = rows.select_columns(["label", "group"]).with_format("arrow")[:]
     pairs = zip(small["label"].to_pylist(), small["group"].to_pylist(), strict=True)
     found = {label: group_names[group] for label, group in pairs if label >= 0 and group >= 0}
     return [found.get(label, UNKNOWN_GROUP) for label in range(len(names))]
-
-
-def known_groups(label_names: Sequence[str]) -> list[str] | None:
-    """Groups of the classes of iMiGUE and SMG, told by their names; `None` for others."""
-    groups = {IMIGUE_LABELS: IMIGUE_GROUPS, SMG_LABELS: SMG_GROUPS}.get(tuple(label_names))
-    return None if groups is None else list(groups)
 
 
 def measure(
@@ -159,11 +155,11 @@ def measure(
     )
 
 
-def describe_checkpoint(path_or_name: str | os.PathLike) -> dict[str, Any]:
+def describe_checkpoint(path_or_name: str | os.PathLike, backend: str = "torch") -> dict[str, Any]:
     """Where a checkpoint comes from.
 
     Args:
-        path_or_name: As [`load_model`] took it: a model of the Hub is in the local cache.
+        path_or_name, backend: As [`load_model`] took them: a model of the Hub is in the local cache.
 
     Returns:
         `dict`: `name`, `revision` (commit of a model on the Hub, else `None`) and `weights_sha256`, by file name.
@@ -172,7 +168,7 @@ def describe_checkpoint(path_or_name: str | os.PathLike) -> dict[str, Any]:
     if not folder.is_dir():
         folder = Path(snapshot_download(str(path_or_name), local_files_only=True, allow_patterns=["*.json"]))
         revision = folder.name
-    weights = sorted(folder.glob("*.safetensors"))
+    weights = sorted(path for pattern in _WEIGHT_FILES[backend] for path in folder.glob(pattern))
     return {
         "name": str(path_or_name),
         "revision": revision,
@@ -378,7 +374,6 @@ __all__ = [
     "class_groups",
     "clip_table",
     "describe_checkpoint",
-    "known_groups",
     "measure",
     "metric_rows",
     "options_facts",

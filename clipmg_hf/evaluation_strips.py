@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 from tqdm import tqdm
 
 from clipmg_hf.data.schema import HIDDEN_LABEL
@@ -20,12 +19,21 @@ from clipmg_hf.evaluation import EvaluationOptions
 from clipmg_hf.evaluation_results import STRIPS_FILE, STRIPS_FOLDER, write_table
 from clipmg_hf.files import complete_file
 from clipmg_hf.html_page import file_name
-from clipmg_hf.inference import predict_clip
+from clipmg_hf.inference import InferenceModel, predict_clip
 from clipmg_hf.metrics import log_softmax
-from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
-from clipmg_hf.processing import CLIPMGProcessor, OpenPoseSequence, get_layout
+from clipmg_hf.processing import CLIPMGProcessor, get_layout
 from clipmg_hf.score_files import Scores
-from clipmg_hf.visualization import write_overlay_png
+
+
+try:
+    from PIL import Image
+
+    from clipmg_hf.visualization import write_overlay_png
+except ImportError as error:
+    raise ImportError(
+        f"strips of clips (--num_hardest, --num_right) need matplotlib and Pillow ({error}): "
+        'pip install "clipmg_hf[viz]"'
+    ) from error
 
 
 _SCALAR_COLUMNS = ("clip_id", "video", "start_frame", "end_frame", "video_start_frame", "width", "height")
@@ -63,7 +71,7 @@ def choose_clips(scores: Scores, num_hardest: int, num_right: int) -> list[tuple
 
 def write_strips(
     folder: str | PathLike,
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     rows: datasets.Dataset,
     scores: Scores,
@@ -106,7 +114,7 @@ def write_strips(
 
 def _draw_clip(
     path: Path,
-    model: CLIPMGForMicroGestureClassification,
+    model: InferenceModel,
     processor: CLIPMGProcessor,
     rows: datasets.Dataset,
     index: int,
@@ -115,7 +123,7 @@ def _draw_clip(
     """Draw one clip as the model saw it; a ValueError says why it cannot be drawn."""
     table = rows.with_format("arrow")[index : index + 1]
     row = {name: table[name][0].as_py() for name in _SCALAR_COLUMNS}
-    keypoints = None if options.modality == "rgb" else _read_keypoints(table)
+    keypoints, layout = (None, None) if options.modality == "rgb" else _read_keypoints(table)
     video, offset = row["video"], row["start_frame"] - (row["video_start_frame"] or 0)
     if video is None or options.modality == "pose":
         if model.config.uses_vision:
@@ -132,6 +140,7 @@ def _draw_clip(
         end=offset + row["end_frame"] - row["start_frame"] + 1,
         missing_keypoints=options.missing_keypoints,
         explain=True,
+        source_layout=layout,
     )
     with complete_file(path, ".png") as partial:
         sheet = partial.with_name("sheet.png")
@@ -139,29 +148,23 @@ def _draw_clip(
         Image.open(sheet).quantize(_NUM_COLORS, kmeans=2).save(partial, format="PNG", optimize=True)
 
 
-def _read_keypoints(table: pa.Table) -> OpenPoseSequence | None:
-    """Keypoints of a single row under the name of their layout, missing ones (0, 0, 0)."""
+def _read_keypoints(table: pa.Table) -> tuple[np.ndarray | None, str | None]:
+    """Keypoints (frames, K, 3) float32 of a single row, missing ones (0, 0, 0), and their layout."""
     if "keypoints" not in table.column_names or table["keypoints"].null_count:
-        return None
-    layout = get_layout(table["keypoint_layout"][0].as_py())
-    points, valid, _ = keypoints_of(table, layout)
-    num_frames = len(points)
-    return OpenPoseSequence(
-        keypoints=np.where(valid[..., None], points, 0).astype(np.float32),
-        layout=layout.name,
-        num_people=valid.any(axis=1).astype(np.int64),
-        frame_numbers=np.arange(num_frames),
-    )
+        return None, None
+    layout = table["keypoint_layout"][0].as_py()
+    points, valid, _ = keypoints_of(table, get_layout(layout))
+    return np.where(valid[..., None], points, 0).astype(np.float32), layout
 
 
-def _blank_frames(row: dict[str, Any], keypoints: OpenPoseSequence | None) -> np.ndarray:
+def _blank_frames(row: dict[str, Any], keypoints: np.ndarray | None) -> np.ndarray:
     """Grey frames of the video's size, or of one that holds all points, for a model that reads keypoints alone."""
     if keypoints is None:
         raise ValueError("the clip has no keypoints.")
     width, height = row["width"], row["height"]
     if width is None or height is None:
-        width, height = (max(16, int(np.ceil(value)) + 1) for value in keypoints.keypoints[..., :2].max(axis=(0, 1)))
-    return np.full((len(keypoints.keypoints), height, width, 3), _CANVAS_GREY, np.uint8)
+        width, height = (max(16, int(np.ceil(value)) + 1) for value in keypoints[..., :2].max(axis=(0, 1)))
+    return np.full((len(keypoints), height, width, 3), _CANVAS_GREY, np.uint8)
 
 
 __all__ = ["choose_clips", "write_strips"]

@@ -38,14 +38,21 @@ from clipmg_hf.hub_runs import HUB_PREFIX, adopt_checkpoint, download_checkpoint
 from clipmg_hf.model_building import add_lora, build_model
 from clipmg_hf.modeling import CLIPMGConfig
 from clipmg_hf.processing import CLIPMGProcessor
-from clipmg_hf.run_record import EXPERIMENT_FILE, check_resumed, describe_run, describe_source
-from clipmg_hf.training import PARTIAL_PREFIX, CLIPMGTrainer, find_damage, latest_checkpoint, make_trainer
+from clipmg_hf.run_checkpoints import find_damage, latest_checkpoint
+from clipmg_hf.run_files import (
+    ADAPTER_FOLDER,
+    BASE_FOLDER,
+    EXPERIMENT_FILE,
+    PARTIAL_PREFIX,
+    RESULTS_FILE,
+    STATE_FILE,
+)
+from clipmg_hf.run_record import check_resumed, describe_run, describe_source
+from clipmg_hf.training import CLIPMGTrainer, make_trainer
 
 
 logger = logging.getLogger(__name__)
 
-STATE_FILE, ADAPTER_FOLDER, BASE_FOLDER = "trainer_state.json", "adapter", "base"
-RESULTS_FILE = "all_results.json"
 LAST = "last"
 TRAINED_POSE_FACTOR = 0.1
 # The first protocol of each is its official one.
@@ -246,8 +253,8 @@ def load_splits(arguments: ExperimentArguments) -> ClipSplits:
     settings: dict[str, Any] = {name: getattr(data, name) for name in SPLIT_SETTINGS}
     options = dict(settings)
     if kind == "prepared":
-        # A seed that nobody gave is no request.
-        asked = settings if "split_seed" in arguments.given else settings | {"split_seed": None}
+        # A seed or share that nobody gave is no request.
+        asked = {name: value if name in arguments.given else None for name, value in settings.items()}
         settings, options = check_prepared(data.data_dir, data.dataset, asked), {}
     elif data.dataset not in ("auto", kind):
         raise ValueError(f"{data.data_dir} holds the data set {kind!r}; expected {data.dataset!r}, see --dataset.")
@@ -288,6 +295,7 @@ def check_prepared(data_dir: str, dataset: str, asked: Mapping[str, Any]) -> dic
             "--dataset."
         )
     recorded = {name: source.get("seed" if name == "split_seed" else name) for name in SPLIT_SETTINGS}
+    recorded["background_share"] = recorded["background_share"] or 0.0
     if not recorded["protocol"] and found in _PROTOCOLS:
         recorded["protocol"] = _PROTOCOLS[found][0]
     if recorded["validation"] is None and recorded["protocol"] == "cross_subject":

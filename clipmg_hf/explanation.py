@@ -13,13 +13,15 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
+from clipmg_hf.model_state import evaluating
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
 from clipmg_hf.processing import KeypointLayout, get_layout
 from clipmg_hf.timeline.records import WindowScores
@@ -77,6 +79,10 @@ class StreamInfluence:
     without_rgb: np.ndarray | None
     without_pose: np.ndarray | None
 
+    def by_name(self) -> dict[str, np.ndarray | None]:
+        """The three predictions by the names of their fields."""
+        return {"complete": self.complete, "without_rgb": self.without_rgb, "without_pose": self.without_pose}
+
 
 @dataclass(frozen=True, eq=False)
 class ClipInfluence:
@@ -123,6 +129,17 @@ class _Clip(NamedTuple):
 
     tokens: torch.Tensor | None
     keypoints: torch.Tensor | None
+
+
+def explanation_of(prediction: ClipPrediction) -> ClipExplanation:
+    """What the prediction rests on.
+
+    Raises:
+        ValueError: The prediction was made without `explain=True`.
+    """
+    if prediction.explanation is None:
+        raise ValueError(f"{prediction.video}: the prediction holds no explanation; expected one with explain=True.")
+    return prediction.explanation
 
 
 def attention_on_source(explanation: ClipExplanation, head: int | None = None) -> np.ndarray:
@@ -364,9 +381,7 @@ def explain_clip(
     Raises:
         ValueError: The prediction holds no explanation, or no such label.
     """
-    if prediction.explanation is None:
-        raise ValueError(f"{prediction.video}: the prediction holds no explanation; expected one with explain=True.")
-    inputs = prediction.explanation.inputs
+    inputs = explanation_of(prediction).inputs
     label_id = resolve_label(model, prediction.label if label is None else label)
     occlusion = gradient = None
     if prediction.pose_used:
@@ -430,16 +445,112 @@ def gate_histogram(gate: np.ndarray, num_bins: int = 20) -> tuple[np.ndarray, np
     return limits, counts
 
 
+def explanation_to_dict(
+    prediction: ClipPrediction, influence: ClipInfluence, windows: Sequence[WindowScores] = ()
+) -> dict[str, Any]:
+    """All numbers of an explanation as JSON values.
+
+    Args:
+        prediction, influence, windows: As in `clipmg_hf.explanation_page.write_explanation`.
+
+    Returns:
+        `prediction`: as `ClipPrediction.to_dict`, the video without its folders. `label`: the `id` and `name` of the
+        label that is explained, its `probability` and `log_probability`. `streams`: its probability, and the best
+        `label` with its `score`, `complete`, `without_rgb` and `without_pose`; `null` where there is no such thing.
+        `attention`: the `crop` of the source frame (`left`, `top`, `size`, `flipped`), `frame_indices` (T),
+        `values` [heads][T][H_p][W_p], and for each frame its `share` of the mean of the heads with the brightest
+        pixel `peak` [x, y]; `null` without semantic attention. `gate`: `mean`, `limits` and `counts` of its histogram;
+        `null` without. `occlusion` and `gradient`: the `unit`, `joints` and `parts` by name, `seen`, the pose frames
+        with each joint, and for the gradient `frames` by joint [T_p] with their `frame_indices`; `null` without pose.
+        `gate_over_time`: for each person `seconds`, `gate` and `pose_share`.
+    """
+    explanation, label_id = explanation_of(prediction), influence.label_id
+    probability = float(influence.streams.complete[label_id])
+    return {
+        "prediction": prediction.to_dict() | {"video": Path(prediction.video).name},
+        "label": {
+            "id": label_id,
+            "name": influence.label,
+            "probability": _round(probability),
+            "log_probability": _round(np.log(max(probability, 1e-30))),
+        },
+        "streams": {
+            name: None
+            if scores is None
+            else {
+                "probability": _round(scores[label_id]),
+                "label": influence.labels[int(scores.argmax())],
+                "score": _round(scores.max()),
+            }
+            for name, scores in influence.streams.by_name().items()
+        },
+        "attention": _attention_values(explanation),
+        "gate": _gate_values(explanation.gate),
+        "occlusion": _joint_values(influence.occlusion, OCCLUSION_UNIT, explanation),
+        "gradient": _joint_values(influence.gradient, SENSITIVITY_UNIT, explanation),
+        "gate_over_time": [
+            {
+                "person": curve.person,
+                "seconds": _round(curve.seconds),
+                "gate": _round(curve.gate),
+                "pose_share": _round(curve.pose_share),
+            }
+            for curve in gate_curves(windows)
+        ],
+    }
+
+
+def _round(values: Any) -> Any:
+    """A number or an array as JSON values of six digits; `None` for NaN."""
+    if isinstance(values, np.ndarray) and values.ndim:
+        return [_round(value) for value in values]
+    return None if np.isnan(values) else float(f"{float(values):.6g}")
+
+
+def _attention_values(explanation: ClipExplanation) -> dict[str, Any] | None:
+    attention, clip = explanation.semantic_attention, explanation.clip
+    if attention is None:
+        return None
+    pixels = attention_on_source(explanation)
+    peaks = [np.unravel_index(frame.argmax(), frame.shape)[::-1] for frame in pixels]
+    crop = clip.crop
+    return {
+        "crop": {"left": crop.left, "top": crop.top, "size": crop.size, "flipped": crop.flipped},
+        "frame_indices": clip.frame_indices.tolist(),
+        "share": _round(attention.mean(axis=0).sum(axis=(1, 2))),
+        "peak": [[int(value) for value in peak] for peak in peaks],
+        "values": _round(attention),
+    }
+
+
+def _gate_values(gate: np.ndarray | None) -> dict[str, Any] | None:
+    if gate is None:
+        return None
+    limits, counts = gate_histogram(gate)
+    return {"mean": _round(gate.mean()), "limits": _round(limits), "counts": counts.tolist()}
+
+
+def _joint_values(influence: JointInfluence | None, unit: str, explanation: ClipExplanation) -> dict[str, Any] | None:
+    if influence is None:
+        return None
+    names = influence.layout.keypoints
+    values = {
+        "unit": unit,
+        "joints": dict(zip(names, _round(influence.values), strict=True)),
+        "parts": {name: _round(value) for name, value in influence.parts.items()},
+        "seen": dict(zip(names, influence.seen.sum(axis=0).tolist(), strict=True)),
+    }
+    if influence.frame_values is not None:
+        values["frame_indices"] = explanation.clip.pose_frame_indices.tolist()
+        values["frames"] = dict(zip(names, _round(influence.frame_values.T), strict=True))
+    return values
+
+
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode without gradients, but with tensors that may enter a graph."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(False), torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
+    with evaluating(model), torch.inference_mode(False), torch.no_grad():
+        yield
 
 
 def _encode(model: CLIPMGForMicroGestureClassification, inputs: Mapping[str, torch.Tensor]) -> _Clip:
@@ -491,6 +602,8 @@ __all__ = [
     "attention_on_source",
     "body_parts",
     "explain_clip",
+    "explanation_of",
+    "explanation_to_dict",
     "gate_curves",
     "gate_histogram",
     "joint_influence",

@@ -7,33 +7,32 @@ import json
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from clipmg_hf import html_page
 from clipmg_hf.explanation import (
-    OCCLUSION_UNIT,
-    SENSITIVITY_UNIT,
     ClipInfluence,
     GateCurve,
     JointInfluence,
-    attention_on_source,
+    explanation_of,
+    explanation_to_dict,
     gate_curves,
-    gate_histogram,
-)
-from clipmg_hf.explanation_plots import (
-    display_name,
-    open_frames,
-    plot_attention,
-    plot_gate,
-    plot_occlusion,
-    plot_sensitivity,
 )
 from clipmg_hf.files import write_file
 from clipmg_hf.html_page import percent
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
+from clipmg_hf.text import describe_interval
+from clipmg_hf.timeline.face_blur import is_blurred
 from clipmg_hf.timeline.records import WindowScores
+
+
+try:
+    from clipmg_hf.explanation_plots import display_name, plot_attention, plot_gate, plot_occlusion, plot_sensitivity
+except ImportError as error:
+    raise ImportError(
+        f'clipmg_hf.explanation_page needs matplotlib and Pillow ({error}): pip install "clipmg_hf[viz]"'
+    ) from error
 
 
 JSON_FILE, PAGE_FILE = "explanation.json", "index.html"
@@ -51,8 +50,6 @@ def write_explanation(
     folder: str | PathLike,
     *,
     windows: Sequence[WindowScores] = (),
-    blur_face: bool = False,
-    bystanders: Sequence[np.ndarray] = (),
 ) -> list[Path]:
     """Write the page, its pictures and the numbers.
 
@@ -60,167 +57,53 @@ def write_explanation(
     `gate.png` are written where there is something to show; those of an earlier explanation are removed otherwise.
 
     Args:
-        prediction: Made with `explain=True`.
+        prediction: Made with `explain=True`; that of `clipmg_hf.timeline.face_blur.blur_clip` to show blurred heads.
         influence: Of `explain_clip`, for the same prediction.
         folder: Where to write; made if missing, an earlier explanation is replaced.
         windows: Of a timeline of the clip or of its video, for the gate over time.
-        blur_face: Blur the heads of the subject and the `bystanders` in every picture, and draw no points of the face.
-        bystanders: Keypoints (end - start, K, 3) of everybody else in the clip, in the layout of the subject's.
 
     Returns:
         The files, `index.html` last.
 
     Raises:
-        ValueError: The prediction holds no explanation, or faces cannot be blurred for want of keypoints.
+        ValueError: The prediction holds no explanation, or the folder pictures with blurred heads that others would
+            replace.
     """
-    frames = open_frames(prediction, blur_face, bystanders)
+    explanation, faces_blurred = explanation_of(prediction), is_blurred(prediction)
     curves = tuple(curve for curve in gate_curves(windows) if not np.isnan(curve.gate).all())
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _refuse_to_unblur(folder, blur_face)
+    _refuse_to_unblur(folder, faces_blurred)
     # Without pose the gate is fixed, and tells nothing.
-    gate = frames.explanation.gate if prediction.pose_used else None
+    gate = explanation.gate if prediction.pose_used else None
     pictures: list[str] = []
-    if frames.explanation.semantic_attention is not None:
-        plot_attention(frames, folder / ATTENTION_FILE)
+    if explanation.semantic_attention is not None:
+        plot_attention(prediction, folder / ATTENTION_FILE)
         pictures.append(ATTENTION_FILE)
     if influence.occlusion is not None and influence.gradient is not None:
-        plot_occlusion(influence.occlusion, frames, folder / JOINTS_FILE)
-        plot_sensitivity(influence.gradient, frames, folder / SENSITIVITY_FILE)
+        plot_occlusion(influence.occlusion, prediction, folder / JOINTS_FILE)
+        plot_sensitivity(influence.gradient, prediction, folder / SENSITIVITY_FILE)
         pictures += [JOINTS_FILE, SENSITIVITY_FILE]
     if gate is not None or curves:
         plot_gate(gate, curves, folder / GATE_FILE)
         pictures.append(GATE_FILE)
-    values = {**explanation_to_dict(prediction, influence, windows), "faces_blurred": blur_face}
+    values = {**explanation_to_dict(prediction, influence, windows), "faces_blurred": faces_blurred}
     write_file(folder / JSON_FILE, json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    write_file(folder / PAGE_FILE, _page(prediction, influence, curves, pictures, blur_face))
+    write_file(folder / PAGE_FILE, _page(prediction, influence, curves, pictures))
     # A picture of an earlier run may show a face that is to be blurred now.
     for name in set(_FILES) - {JSON_FILE, PAGE_FILE, *pictures}:
         (folder / name).unlink(missing_ok=True)
     return [folder / name for name in (JSON_FILE, *pictures, PAGE_FILE)]
 
 
-def _refuse_to_unblur(folder: Path, blur_face: bool) -> None:
+def _refuse_to_unblur(folder: Path, faces_blurred: bool) -> None:
     """Raise a ValueError if pictures with blurred faces would be replaced by others."""
     try:
         was_blurred = json.loads((folder / JSON_FILE).read_text(encoding="utf-8")).get("faces_blurred", False)
     except FileNotFoundError:
         return
-    if was_blurred and not blur_face:
+    if was_blurred and not faces_blurred:
         raise ValueError(f"{folder} holds pictures with blurred faces; expected --blur-face again, or another folder.")
-
-
-def explanation_to_dict(
-    prediction: ClipPrediction, influence: ClipInfluence, windows: Sequence[WindowScores] = ()
-) -> dict[str, Any]:
-    """All numbers of an explanation as JSON values.
-
-    Args:
-        prediction, influence, windows: As in [`write_explanation`].
-
-    Returns:
-        `prediction`: as `ClipPrediction.to_dict`, the video without its folders. `label`: the `id` and `name` of the
-        label that is explained, its `probability` and `log_probability`. `streams`: its probability, and the best
-        `label` with its `score`, `complete`, `without_rgb` and `without_pose`; `null` where there is no such thing.
-        `attention`: the `crop` of the source frame (`left`, `top`, `size`, `flipped`), `frame_indices` (T),
-        `values` [heads][T][H_p][W_p], and for each frame its `share` of the mean of the heads with the brightest
-        pixel `peak` [x, y]; `null` without semantic attention. `gate`: `mean`, `limits` and `counts` of its histogram;
-        `null` without. `occlusion` and `gradient`: the `unit`, `joints` and `parts` by name, `seen`, the pose frames
-        with each joint, and for the gradient `frames` by joint [T_p] with their `frame_indices`; `null` without pose.
-        `gate_over_time`: for each person `seconds`, `gate` and `pose_share`.
-    """
-    explanation = prediction.explanation
-    if explanation is None:
-        raise ValueError(f"{prediction.video}: the prediction holds no explanation; expected one with explain=True.")
-    streams, label_id = influence.streams, influence.label_id
-    probability = float(streams.complete[label_id])
-    return {
-        "prediction": prediction.to_dict() | {"video": Path(prediction.video).name},
-        "label": {
-            "id": label_id,
-            "name": influence.label,
-            "probability": _round(probability),
-            "log_probability": _round(np.log(max(probability, 1e-30))),
-        },
-        "streams": {
-            name: None
-            if scores is None
-            else {
-                "probability": _round(scores[label_id]),
-                "label": influence.labels[int(scores.argmax())],
-                "score": _round(scores.max()),
-            }
-            for name, scores in _streams(influence).items()
-        },
-        "attention": _attention_values(explanation),
-        "gate": _gate_values(explanation.gate),
-        "occlusion": _joint_values(influence.occlusion, OCCLUSION_UNIT, explanation),
-        "gradient": _joint_values(influence.gradient, SENSITIVITY_UNIT, explanation),
-        "gate_over_time": [
-            {
-                "person": curve.person,
-                "seconds": _round(curve.seconds),
-                "gate": _round(curve.gate),
-                "pose_share": _round(curve.pose_share),
-            }
-            for curve in gate_curves(windows)
-        ],
-    }
-
-
-def _round(values: Any) -> Any:
-    """A number or an array as JSON values of six digits; `None` for NaN."""
-    if isinstance(values, np.ndarray) and values.ndim:
-        return [_round(value) for value in values]
-    return None if np.isnan(values) else float(f"{float(values):.6g}")
-
-
-def _streams(influence: ClipInfluence) -> dict[str, np.ndarray | None]:
-    streams = influence.streams
-    return {
-        "complete": streams.complete,
-        "without_rgb": streams.without_rgb,
-        "without_pose": streams.without_pose,
-    }
-
-
-def _attention_values(explanation: ClipExplanation) -> dict[str, Any] | None:
-    attention, clip = explanation.semantic_attention, explanation.clip
-    if attention is None:
-        return None
-    pixels = attention_on_source(explanation)
-    peaks = [np.unravel_index(frame.argmax(), frame.shape)[::-1] for frame in pixels]
-    crop = clip.crop
-    return {
-        "crop": {"left": crop.left, "top": crop.top, "size": crop.size, "flipped": crop.flipped},
-        "frame_indices": clip.frame_indices.tolist(),
-        "share": _round(attention.mean(axis=0).sum(axis=(1, 2))),
-        "peak": [[int(value) for value in peak] for peak in peaks],
-        "values": _round(attention),
-    }
-
-
-def _gate_values(gate: np.ndarray | None) -> dict[str, Any] | None:
-    if gate is None:
-        return None
-    limits, counts = gate_histogram(gate)
-    return {"mean": _round(gate.mean()), "limits": _round(limits), "counts": counts.tolist()}
-
-
-def _joint_values(influence: JointInfluence | None, unit: str, explanation: ClipExplanation) -> dict[str, Any] | None:
-    if influence is None:
-        return None
-    names = influence.layout.keypoints
-    values = {
-        "unit": unit,
-        "joints": dict(zip(names, _round(influence.values), strict=True)),
-        "parts": {name: _round(value) for name, value in influence.parts.items()},
-        "seen": dict(zip(names, influence.seen.sum(axis=0).tolist(), strict=True)),
-    }
-    if influence.frame_values is not None:
-        values["frame_indices"] = explanation.clip.pose_frame_indices.tolist()
-        values["frames"] = dict(zip(names, _round(influence.frame_values.T), strict=True))
-    return values
 
 
 def _page(
@@ -228,15 +111,12 @@ def _page(
     influence: ClipInfluence,
     curves: Sequence[GateCurve],
     pictures: Sequence[str],
-    blur_face: bool,
 ) -> str:
     title = f"Why “{influence.label}”?"
-    facts = [Path(prediction.video).name, f"frames {prediction.start} to {prediction.end - 1}"]
-    if prediction.start_seconds is not None and prediction.end_seconds is not None:
-        facts.append(f"{prediction.start_seconds:.2f} to {prediction.end_seconds:.2f} s")
+    facts = [Path(prediction.video).name, describe_interval(prediction)]
     faces = (
         "Heads that were found by keypoints are blurred; people without keypoints are not."
-        if blur_face
+        if is_blurred(prediction)
         else "Faces are not blurred."
     )
     sections = [
@@ -282,7 +162,7 @@ def _answer(prediction: ClipPrediction, influence: ClipInfluence) -> str:
 
 def _stream_section(prediction: ClipPrediction, influence: ClipInfluence) -> str:
     title = "Pictures or skeleton?"
-    streams = _streams(influence)
+    streams = influence.streams.by_name()
     if streams["without_pose"] is None:
         reason = (
             "This model reads the skeleton alone."
@@ -465,6 +345,5 @@ __all__ = [
     "JSON_FILE",
     "PAGE_FILE",
     "SENSITIVITY_FILE",
-    "explanation_to_dict",
     "write_explanation",
 ]

@@ -7,7 +7,6 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from os import PathLike
 
 import matplotlib
@@ -18,11 +17,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, TwoS
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from clipmg_hf.explanation import GateCurve, JointInfluence, gate_histogram
+from clipmg_hf.explanation import GateCurve, JointInfluence, explanation_of, gate_histogram
 from clipmg_hf.files import complete_file
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
+from clipmg_hf.pose.heads import face_points
 from clipmg_hf.processing import SquareCrop
-from clipmg_hf.timeline.face_blur import SequenceFaceBlur
+from clipmg_hf.timeline.face_blur import is_blurred
 from clipmg_hf.visualization import (
     CURVE_COLORS,
     PLOT_STYLE,
@@ -52,72 +52,20 @@ _FACE_PARTS = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class SourceFrames:
-    """Frames of a clip as they may be shown.
-
-    Args:
-        explanation: Of the clip.
-        start: First frame of the clip.
-        blur: What blurs the faces, by the number of the frame in the clip; `None` shows them.
-    """
-
-    explanation: ClipExplanation
-    start: int
-    blur: SequenceFaceBlur | None = None
-
-    def read(self, indices: np.ndarray) -> list[np.ndarray]:
-        """Frames (H, W, 3) uint8 at indices of the whole video."""
-        frames = self.explanation.video.read(indices)
-        if self.blur is None:
-            return list(frames)
-        return [self.blur(frame, int(index) - self.start) for frame, index in zip(frames, indices, strict=True)]
-
-
-def open_frames(
-    prediction: ClipPrediction, blur_face: bool = False, bystanders: Sequence[np.ndarray] = ()
-) -> SourceFrames:
-    """Frames of a clip, with blurred faces on request.
-
-    Args:
-        prediction: Made with `explain=True`.
-        blur_face: Blur the head of the subject and of the `bystanders`.
-        bystanders: Keypoints (end - start, K, 3) of everybody else, in the layout of the subject's.
-
-    Raises:
-        ValueError: The prediction holds no explanation, or faces cannot be blurred for want of keypoints.
-    """
-    explanation = prediction.explanation
-    if explanation is None:
-        raise ValueError(f"{prediction.video}: the prediction holds no explanation; expected one with explain=True.")
-    if not blur_face:
-        return SourceFrames(explanation, prediction.start)
-    if explanation.keypoints is None or explanation.layout is None:
-        raise ValueError(f"{prediction.video}: faces are found by keypoints, and there are none; expected keypoints.")
-    for number, points in enumerate(bystanders):
-        if points.shape != explanation.keypoints.shape:
-            raise ValueError(
-                f"bystander {number} has keypoints of shape {points.shape}; expected "
-                f"{explanation.keypoints.shape}, as those of the subject."
-            )
-    blur = SequenceFaceBlur([explanation.keypoints, *bystanders], explanation.layout)
-    return SourceFrames(explanation, prediction.start, blur)
-
-
-def plot_attention(frames: SourceFrames, path: str | PathLike) -> None:
+def plot_attention(prediction: ClipPrediction, path: str | PathLike) -> None:
     """The sampled source frames: above with the skeleton, below with the attention, mean of the heads.
 
     What the model did not see of a frame is pale.
 
     Args:
-        frames: As `open_frames` returns them, of a model with semantic attention.
+        prediction: Made with `explain=True` by a model with semantic attention.
         path: File to write, `.png`.
     """
-    explanation = frames.explanation
+    explanation = explanation_of(prediction)
     assert explanation.semantic_attention is not None
     clip, attention = explanation.clip, explanation.semantic_attention.mean(axis=0)
     low, high = attention_scale(attention)
-    pictures = [_pale_outside(frame, clip.crop) for frame in frames.read(clip.frame_indices)]
+    pictures = [_pale_outside(frame, clip.crop) for frame in explanation.video.read(clip.frame_indices)]
     columns = min(len(pictures), _MAX_COLUMNS)
     blocks = math.ceil(len(pictures) / columns)
     tile_width = 2.9
@@ -130,7 +78,7 @@ def plot_attention(frames: SourceFrames, path: str | PathLike) -> None:
             block, column = divmod(position, columns)
             index = int(clip.frame_indices[position])
             skeleton, heat = axes[2 * block, column], axes[2 * block + 1, column]
-            skeleton.imshow(_with_skeleton(picture, frames, index))
+            skeleton.imshow(_with_skeleton(picture, explanation, index - prediction.start))
             heat.imshow(overlay_attention(picture, attention[position], clip.crop, (low, high)))
             skeleton.set_title(_moment(clip.timestamps[position], index), fontsize=8.5)
             heat.set_title(f"{100 * attention[position].sum():.0f} % of the attention", fontsize=8.5)
@@ -147,19 +95,19 @@ def plot_attention(frames: SourceFrames, path: str | PathLike) -> None:
         bar.outline.set_visible(False)
 
 
-def plot_occlusion(influence: JointInfluence, frames: SourceFrames, path: str | PathLike) -> None:
+def plot_occlusion(influence: JointInfluence, prediction: ClipPrediction, path: str | PathLike) -> None:
     """The skeleton with each joint's occlusion influence as its colour, and bars of parts and of the strongest joints.
 
     Args:
         influence: By `"occlusion"`.
-        frames: As `open_frames` returns them.
+        prediction: Made with `explain=True`.
         path: File to write, `.png`.
     """
     with _saved_figure((11.5, 4.3), path) as figure:
         picture, parts, joints = figure.subplots(1, 3, width_ratios=(1.25, 1, 1))
         limit = max(float(np.abs(influence.values).max()), _MIN_OCCLUSION)
         norm = TwoSlopeNorm(0, -limit, limit)
-        _plot_skeleton(picture, frames, influence, norm, _SIGNED_MAP)
+        _plot_skeleton(picture, prediction, influence, norm, _SIGNED_MAP)
         _color_bar(figure, picture, norm, _SIGNED_MAP, "nats: blue against, orange for the label")
         _plot_bars(parts, influence.parts)
         parts.set_title("A whole part masked", loc="left", fontsize=9.5)
@@ -169,23 +117,23 @@ def plot_occlusion(influence: JointInfluence, frames: SourceFrames, path: str | 
             axes.set_xlabel("loss of log-probability in nats", fontsize=8)
 
 
-def plot_sensitivity(influence: JointInfluence, frames: SourceFrames, path: str | PathLike) -> None:
+def plot_sensitivity(influence: JointInfluence, prediction: ClipPrediction, path: str | PathLike) -> None:
     """The skeleton with each joint's gradient as its colour, and the strongest joints over the pose frames.
 
     Args:
         influence: By `"gradient"`.
-        frames: As `open_frames` returns them.
+        prediction: Made with `explain=True`.
         path: File to write, `.png`.
     """
     assert influence.frame_values is not None
     names = list(_strongest(influence))
     order = [index for index in np.argsort(-influence.values, kind="stable") if influence.values[index] > 0]
     order = order[:_NUM_JOINTS]
-    indices = frames.explanation.clip.pose_frame_indices
+    indices = explanation_of(prediction).clip.pose_frame_indices
     with _saved_figure((11.5, 4.3), path) as figure:
         picture, table = figure.subplots(1, 2, width_ratios=(1.25, 2))
         norm = Normalize(0, max(float(influence.values.max()), _MIN_SENSITIVITY))
-        _plot_skeleton(picture, frames, influence, norm, _STRENGTH_MAP)
+        _plot_skeleton(picture, prediction, influence, norm, _STRENGTH_MAP)
         _color_bar(figure, picture, norm, _STRENGTH_MAP, "sum over the frames, nats per width of the crop")
         shown = influence.frame_values[:, order].T
         frame_norm = Normalize(0, max(float(shown.max(initial=0)), _MIN_SENSITIVITY / len(indices)))
@@ -255,15 +203,11 @@ def _pale_outside(frame: np.ndarray, crop: SquareCrop) -> np.ndarray:
     return pale
 
 
-def _with_skeleton(picture: np.ndarray, frames: SourceFrames, index: int) -> np.ndarray:
-    """Draw the subject's skeleton of frame `index`; a blurred face shows no face points."""
-    explanation = frames.explanation
+def _with_skeleton(picture: np.ndarray, explanation: ClipExplanation, position: int) -> np.ndarray:
+    """Draw the subject's skeleton of a frame of the clip."""
     if explanation.keypoints is None or explanation.layout is None:
         return picture
-    points = explanation.keypoints[index - frames.start].copy()
-    if frames.blur is not None:
-        points[[name.startswith("face_") for name in explanation.layout.keypoints]] = 0
-    return draw_skeleton(picture, points, explanation.layout)
+    return draw_skeleton(picture, explanation.keypoints[position], explanation.layout)
 
 
 def _moment(seconds: float, index: int) -> str:
@@ -271,22 +215,22 @@ def _moment(seconds: float, index: int) -> str:
 
 
 def _plot_skeleton(
-    axes: Axes, frames: SourceFrames, influence: JointInfluence, norm: Normalize, colors: Colormap
+    axes: Axes, prediction: ClipPrediction, influence: JointInfluence, norm: Normalize, colors: Colormap
 ) -> None:
     """A pose frame near the middle that shows most joints, with their influence as colour and size."""
-    clip = frames.explanation.clip
-    layout = influence.layout
+    explanation = explanation_of(prediction)
+    clip, layout = explanation.clip, influence.layout
     num_seen = influence.seen.sum(axis=1)
     full = np.flatnonzero(num_seen >= 0.9 * num_seen.max())
     position = full[np.abs(full - len(num_seen) // 2).argmin()]
     index = clip.pose_frame_indices[position]
-    frame = frames.read(np.array([index]))[0]
+    frame = explanation.video.read(np.array([index]))[0]
     grey = np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
     axes.imshow((255 - (255 - grey) * 0.55).round().astype(np.uint8))
-    points = clip.to_source(frames.explanation.inputs["keypoints"][0, position, :, :2].numpy())
+    points = clip.to_source(explanation.inputs["keypoints"][0, position, :, :2].numpy())
     shown = influence.seen[position].copy()
-    is_face = np.array([name.startswith("face_") for name in layout.keypoints])
-    if frames.blur is not None:
+    is_face = face_points(layout)
+    if is_blurred(prediction):
         shown &= ~is_face
     for first, second in layout.edges:
         if shown[first] and shown[second]:
@@ -385,9 +329,7 @@ def _plot_gate_curves(axes: Axes, curves: Sequence[GateCurve]) -> None:
 
 
 __all__ = [
-    "SourceFrames",
     "display_name",
-    "open_frames",
     "plot_attention",
     "plot_gate",
     "plot_occlusion",

@@ -31,16 +31,17 @@ import torch
 from clipmg_hf.console import no_warnings
 from clipmg_hf.export_graphs import Graph, make_graphs
 from clipmg_hf.files import digest_file, write_file
-from clipmg_hf.inference.checkpoint import CONFIG_FILE, PROCESSOR_FILE
 from clipmg_hf.inference.onnx_model import (
     DESCRIPTION_FILE,
     EXPORT_FORMAT,
     MODEL,
+    ONNX_WEIGHTS_FILE,
     RAW_MODEL,
-    WEIGHTS_FILE,
     import_onnxruntime,
 )
+from clipmg_hf.model_state import evaluating
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE, PROCESSOR_FILE
 from clipmg_hf.processing import CLIPMGProcessor, describe_conversion, get_layout
 from clipmg_hf.processing.geometry_clipmg import subject_crop
 from clipmg_hf.processing.keypoint_layouts_clipmg import KeypointLayout, convert_keypoints
@@ -111,16 +112,13 @@ def export_model(
     if {parameter.dtype for parameter in model.parameters()} != {torch.float32} or model.device.type != "cpu":
         raise ExportError(f"The model is {model.dtype} on {model.device}; expected float32 on the CPU.")
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    was_training = model.training
     # The exporters speak of packages that are not there, and of their own future.
     with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=f".{output_dir.name}.") as staging, no_warnings():
         folder = Path(staging, "export")
         folder.mkdir()
-        try:
-            graphs = make_graphs(model.eval(), processor)
+        with evaluating(model):
+            graphs = make_graphs(model, processor)
             differences = _write_graphs(graphs, folder, formats)
-        finally:
-            model.train(was_training)
         # Without the code that `save_pretrained` may put beside it.
         model.config.to_json_file(folder / CONFIG_FILE)
         processor.to_json_file(folder / PROCESSOR_FILE)
@@ -165,7 +163,7 @@ def _check_place(folder: Path, overwrite: bool) -> None:
 def _write_graphs(graphs: list[Graph], folder: Path, formats: Sequence[str]) -> dict[str, float]:
     """Write all graphs, and compare each with torch: the largest differences by the names of the files."""
     differences = {}
-    with (folder / WEIGHTS_FILE).open("wb") as file:
+    with (folder / ONNX_WEIGHTS_FILE).open("wb") as file:
         weights = _SharedWeights(file)
         for graph in graphs:
             program = _trace(graph)
@@ -214,7 +212,7 @@ class _SharedWeights:
             self._places[key] = self._file.tell()
             self._file.write(content)
         return onnx_ir.ExternalTensor(
-            WEIGHTS_FILE,
+            ONNX_WEIGHTS_FILE,
             self._places[key],
             len(content),
             tensor.dtype,
@@ -359,7 +357,7 @@ def _find_sources(source: str, target: KeypointLayout) -> list[list[int]]:
     # Row i lacks point i: what is missing there was made of it.
     probe = np.ones((count, count, 3)) - np.eye(count)[..., None]
     absent = describe_conversion(source, target)
-    is_made_of = convert_keypoints(probe, source, target, missing="mask")[..., 2] == 0
+    is_made_of = convert_keypoints(probe, source, target, missing_keypoints="mask")[..., 2] == 0
     return [
         [] if name in absent else np.flatnonzero(is_made_of[:, index]).tolist()
         for index, name in enumerate(target.keypoints)

@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 import uuid
-import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -26,8 +25,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from clipmg_hf.data.clips import ClipDataset, collate_clips
+from clipmg_hf.data.clips import ClipDataset, checksum_tensors, collate_clips
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.model_state import digest_weights, evaluating
+from clipmg_hf.run_files import PARTIAL_PREFIX
 
 
 # Part of every key: folders of another version are not read.
@@ -100,7 +101,7 @@ class CachedFeatures(Dataset):
         # A copy: a map must not be written to, and its pages are not pinned.
         item = {name: torch.from_numpy(np.array(array[entry])) for name, array in self._arrays.items()}
         if not self._checked[entry]:
-            if _checksum(item) != self._checksums[entry]:
+            if checksum_tensors(item) != self._checksums[entry]:
                 raise DatasetFormatError(
                     f"{self.folder}: entry {entry} (clip {index}) is damaged or was not computed; delete the folder."
                 )
@@ -160,14 +161,10 @@ def _check_views(clips: ClipDataset, num_views: int) -> None:
 def feature_key(model: Any, clips: ClipDataset, num_views: int, precision: str) -> str:
     """Digest of everything that the entries depend on: tower, processor, rows and views."""
     tower = model.vision_tower
-    weights = hashlib.sha256()
-    for name, tensor in sorted(tower.state_dict().items()):
-        weights.update(name.encode())
-        weights.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     transform = clips.transform
     identity = {
         "version": CACHE_VERSION,
-        "weights": weights.hexdigest(),
+        "weights": digest_weights(tower),
         "tower": tower.config.to_dict(),
         "dtype": str(tower.dtype),
         "precision": precision,
@@ -192,7 +189,7 @@ def _example(model: Any, clips: ClipDataset, precision: Precision) -> dict[str, 
 def _create_folder(folder: Path, example: Mapping[str, np.ndarray], num_entries: int) -> None:
     """Reserve the room of all entries, so that a disk that is too small is noticed now."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f"_partial-{uuid.uuid4().hex}")
+    partial = folder.with_name(f"{PARTIAL_PREFIX}{uuid.uuid4().hex}")
     size = num_entries * sum(array.nbytes for array in example.values())
     try:
         partial.mkdir()
@@ -228,32 +225,24 @@ def _compute_view(model: Any, clips: ClipDataset, folder: Path, view: int, batch
     arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in names}
     clips.set_epoch(view)
     loader = DataLoader(Subset(clips, missing), batch_size, num_workers=num_workers, collate_fn=collate_clips)
-    was_training = model.training
-    model.eval()
     done = 0
-    for batch in tqdm(loader, desc=f"Keep features, view {view}", unit="batch"):
-        pixel_values = batch.pop("pixel_values")
-        tokens, _ = model.base_model.encode_frames(pixel_values.to(model.device))
-        batch[TOKENS] = tokens.cpu()
-        # The collator leaves out a mask that masks nothing.
-        batch.setdefault("frame_mask", torch.ones(pixel_values.shape[:2], dtype=torch.bool))
-        for row in range(len(pixel_values)):
-            entry = first + missing[done]
-            for name, array in arrays.items():
-                array[entry] = batch[name][row].numpy()
-            # Last: an entry counts once all of it is written.
-            checksums[entry] = _checksum({name: torch.from_numpy(np.array(a[entry])) for name, a in arrays.items()})
-            done += 1
-    model.train(was_training)
+    with evaluating(model):
+        for batch in tqdm(loader, desc=f"Keep features, view {view}", unit="batch"):
+            pixel_values = batch.pop("pixel_values")
+            tokens, _ = model.base_model.encode_frames(pixel_values.to(model.device))
+            batch[TOKENS] = tokens.cpu()
+            # The collator leaves out a mask that masks nothing.
+            batch.setdefault("frame_mask", torch.ones(pixel_values.shape[:2], dtype=torch.bool))
+            for row in range(len(pixel_values)):
+                entry = first + missing[done]
+                for name, array in arrays.items():
+                    array[entry] = batch[name][row].numpy()
+                # Last: an entry counts once all of it is written.
+                written = {name: torch.from_numpy(np.array(array[entry])) for name, array in arrays.items()}
+                checksums[entry] = checksum_tensors(written)
+                done += 1
     for array in (*arrays.values(), checksums):
         array.flush()
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
-    checksum = 0
-    for name in sorted(tensors):
-        checksum = zlib.crc32(tensors[name].contiguous().numpy().tobytes(), checksum)
-    return checksum
 
 
 __all__ = ["CachedFeatures", "cache_features", "check_frozen", "feature_key"]

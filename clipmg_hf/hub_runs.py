@@ -9,36 +9,41 @@ run's folder nothing else is pushed: evaluations may hold pictures of people, lo
 machine and may hold a token.
 """
 
+import copy
 import json
+import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent import futures
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import HfApi, snapshot_download
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
+from transformers.utils.hub import PushInProgress
 
 from clipmg_hf.files import write_file
-from clipmg_hf.losses import LOSS_FILE
-from clipmg_hf.run_record import EXPERIMENT_FILE, public_record
+from clipmg_hf.hub import PushResult, push_folder
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE
+from clipmg_hf.run_files import (
+    BEST_CHECKPOINT,
+    EXPERIMENT_FILE,
+    LAST_CHECKPOINT,
+    LOSS_FILE,
+    MODEL_FILES,
+    PARTIAL_PREFIX,
+    STATE_FILE,
+    TRAINING_ARGUMENTS_FILE,
+)
+from clipmg_hf.run_record import public_record
 
+
+logger = logging.getLogger(__name__)
 
 HUB_PREFIX = "hub:"
-LAST_CHECKPOINT, BEST_CHECKPOINT = "last-checkpoint", "best-checkpoint"
-STATE_FILE = "trainer_state.json"
-# The files that a model consists of, with what tells of its run.
-MODEL_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "*.json",
-    "*.py",
-    "requirements.txt",
-    "README.md",
-    "LICENSE*",
-)
-_NEVER_PUSHED = ("training_args.bin",)
 
 
 def stage_model(folder: Path, target: Path, record: Mapping[str, Any] | None) -> None:
@@ -63,7 +68,7 @@ def stage_checkpoint(checkpoint: Path, target: Path) -> None:
     """Gather a checkpoint to go on from, as [`stage_model`] does."""
     target.mkdir(parents=True)
     for path in sorted(checkpoint.rglob("*")):
-        if path.is_file() and path.name not in _NEVER_PUSHED:
+        if path.is_file() and path.name != TRAINING_ARGUMENTS_FILE:
             copy = target / path.relative_to(checkpoint)
             copy.parent.mkdir(parents=True, exist_ok=True)
             _link(path, copy)
@@ -161,10 +166,164 @@ def adopt_checkpoint(staging: Path, run_dir: Path) -> None:
             path.replace(run_dir / path.name)
 
 
+class HubTrainer(Trainer):
+    """The part of [`CLIPMGTrainer`] that pushes the run, in the background where it goes on meanwhile."""
+
+    # Set by the library where pushes are asked for.
+    hub_model_id: Any
+    push_in_progress: Any = None
+    # Where the checkpoint lies that is being written.
+    _staging: Path | None = None
+    _uploads: futures.ThreadPoolExecutor | None = None
+    # Of the trainer that this is a part of.
+    describe_run: Callable[[], dict[str, Any]]
+    save_model_files: Callable[[], None]
+    _write_card: Callable[[Path], None]
+
+    @property
+    def _run_dir(self) -> str:
+        return cast(str, self.args.output_dir)
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository, or find that it is there, before anything is trained.
+
+        Raises:
+            ValueError: Pushes to another branch than main are asked for.
+            OSError: The Hub refuses.
+        """
+        if self.args.hub_revision not in (None, "main"):
+            raise ValueError(f"hub_revision is {self.args.hub_revision!r}; expected none: runs are pushed to main.")
+        if not self.is_world_process_zero():
+            return
+        name = self.args.hub_model_id or Path(self._run_dir).absolute().name
+        private = self.args.hub_private_repo if private is None else private
+        url = HfApi(token=token or self.args.hub_token).create_repo(name, private=private, exist_ok=True)
+        self.hub_model_id, self.push_in_progress = url.repo_id, None
+
+    def push_to_hub(  # type: ignore[override]
+        self,
+        commit_message: str = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        private: bool | None = None,
+        **card_options: Any,
+    ) -> "PushResult | futures.Future[PushResult] | None":
+        """Save the model and push it with its card, in one commit; see the module.
+
+        Args:
+            commit_message (`str`, defaults to `"End of training"`): First line of the commit.
+            blocking (`bool`, defaults to `True`): Whether to wait; else a future is returned.
+            token, private (*optional*): In place of those of the arguments.
+            card_options: Those of [`CLIPMGTrainer.create_model_card`].
+
+        Returns:
+            [`PushResult`] or a future of it; `None` in all processes but the first.
+
+        Raises:
+            PushError: The push failed; the model is in the run's folder all the same.
+        """
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model_files()
+        return self._push_run(commit_message, blocking, token, **card_options)
+
+    def _push_run(
+        self, message: str, blocking: bool = True, token: str | None = None, **card_options: Any
+    ) -> "PushResult | futures.Future[PushResult] | None":
+        if not self.is_world_process_zero():
+            return None
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        self.create_model_card(**card_options)
+        # Newer than any save that is still on its way.
+        self._finish_current_push()
+        run_dir = Path(self._run_dir)
+        staging = self._start_push("model")
+        stage_model(run_dir, staging, self.describe_run())
+        push = self._submit_push(staging, message, token)
+        return push.result() if blocking else push
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Push a save in the background, unless the one before is still on its way and `hub_always_push` is off."""
+        # While it is written the checkpoint has another name.
+        if self._staging is not None or self.args.hub_strategy == HubStrategy.END or not self.is_world_process_zero():
+            return
+        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
+        step = self.state.global_step
+        if is_busy and not self.args.hub_always_push:
+            logger.info("Step %d is not pushed: the push of an earlier save is still on its way.", step)
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        checkpoint = Path(checkpoint_folder)
+        staging = self._start_push(str(step))
+        self._stage_save(checkpoint, staging)
+        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
+            stage_checkpoint(checkpoint, staging / LAST_CHECKPOINT)
+            best = Path(self.state.best_model_checkpoint or checkpoint)
+            if best.name != checkpoint.name and best.is_dir():
+                stage_model(best, staging / BEST_CHECKPOINT, None)
+        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
+            stage_checkpoint(checkpoint, staging / checkpoint.name)
+        when = (
+            f"step {step}" if self.args.save_strategy == SaveStrategy.STEPS else f"epoch {int(self.state.epoch or 0)}"
+        )
+        self._submit_push(staging, f"Training in progress, {when}")
+
+    def _stage_save(self, checkpoint: Path, staging: Path) -> None:
+        """The model of a checkpoint, ready to use; one with adapters is merged."""
+        if (checkpoint / CONFIG_FILE).is_file():
+            stage_model(checkpoint, staging, self.describe_run())
+            return
+        merged = checkpoint.with_name(f"{PARTIAL_PREFIX}merged-{checkpoint.name}")
+        shutil.rmtree(merged, ignore_errors=True)
+        try:
+            copy.deepcopy(cast(Any, self.accelerator.unwrap_model(self.model))).merge_and_unload().save_pretrained(
+                merged
+            )
+            cast(Any, self.processing_class).save_pretrained(merged)
+            self._write_card(merged)
+            stage_model(merged, staging, self.describe_run())
+        finally:
+            shutil.rmtree(merged, ignore_errors=True)
+
+    def _start_push(self, name: str) -> Path:
+        """A place for a push, cleared of what a killed process left."""
+        staging = Path(self._run_dir, f"{PARTIAL_PREFIX}push-{name}")
+        shutil.rmtree(staging, ignore_errors=True)
+        return staging
+
+    def _submit_push(self, staging: Path, message: str, token: str | None = None) -> "futures.Future[PushResult]":
+        """Push in the background, after the pushes before; what fails is logged at once."""
+        if self._uploads is None:
+            self._uploads = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
+        push = self._uploads.submit(self._push_staged, staging, message, HfApi(token=token or self.args.hub_token))
+        jobs: list[Any] = [] if self.push_in_progress is None else self.push_in_progress.jobs
+        self.push_in_progress = PushInProgress(cast(Any, [*(job for job in jobs if not job.done()), push]))
+        return push
+
+    def _push_staged(self, staging: Path, message: str, api: HfApi) -> PushResult:
+        repo_id = cast(str, self.hub_model_id)
+        # Of an earlier checkpoint, which another number of processes may have written.
+        delete_patterns = [
+            f"{name}/*" for name in (LAST_CHECKPOINT, BEST_CHECKPOINT) if (staging / LAST_CHECKPOINT).is_dir()
+        ]
+        try:
+            return push_folder(staging, repo_id, commit_message=message, delete_patterns=delete_patterns, api=api)
+        except Exception as error:
+            logger.error("%s: not pushed to %s: %s", message, repo_id, error)
+            raise
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        jobs = getattr(self.push_in_progress, "jobs", [])
+        if jobs and (error := jobs[-1].exception()) is not None:
+            logger.error("The newest save is not on the Hub: %s", error)
+
+
 __all__ = [
-    "BEST_CHECKPOINT",
     "HUB_PREFIX",
-    "LAST_CHECKPOINT",
+    "HubTrainer",
     "adopt_checkpoint",
     "download_checkpoint",
     "stage_checkpoint",

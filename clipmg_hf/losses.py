@@ -29,6 +29,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.files import complete_file
+from clipmg_hf.run_files import LOSS_FILE
 
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ ClassWeighting = Literal["none", "inverse_sqrt", "effective_number"]
 EmbeddingDistance = Literal["cosine", "mse"]
 IGNORED_LABEL = -100
 # Beside the model's weights in a checkpoint; a loaded model does not need it.
-LOSS_FILE = "classification_loss.safetensors"
 # They join the words that tell classes apart and would make all such classes alike.
 _JOINING_WORDS = frozenset({"a", "an", "and", "of", "or", "the", "to", "with"})
 
@@ -414,7 +414,6 @@ class LossGradientCallback(TrainerCallback):
 
 __all__ = [
     "IGNORED_LABEL",
-    "LOSS_FILE",
     "ClassificationLoss",
     "LossGradientCallback",
     "LossSettings",

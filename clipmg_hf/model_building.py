@@ -21,13 +21,14 @@ from clipmg_hf.modeling import (
     CLIPMGForMicroGestureClassification,
     pose_encoder_weights_from_poseconv3d,
 )
+from clipmg_hf.modeling.checkpoint_files_clipmg import WEIGHTS_FILE
 from clipmg_hf.modeling.pose_encoder_clipmg import POSE_ENCODER_PREFIX
 from clipmg_hf.processing import get_layout
+from clipmg_hf.run_files import PARTIAL_PREFIX
 
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE = "model.safetensors"
 # May differ from those of a checkpoint that training continues from; all others are its architecture.
 _FREE_FIELDS = frozenset(
     {"hidden_dropout_prob", "attention_dropout", "classifier_dropout", "num_trainable_vision_layers"}
@@ -230,7 +231,7 @@ def add_lora(
 def _save_whole(model: CLIPMGForMicroGestureClassification, folder: Path) -> None:
     """Save a model beside its folder and move it there, in place of what an earlier run left."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="_partial-") as staging:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL_PREFIX) as staging:
         model.save_pretrained(Path(staging, folder.name))
         shutil.rmtree(folder, ignore_errors=True)
         Path(staging, folder.name).replace(folder)

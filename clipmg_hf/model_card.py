@@ -342,6 +342,8 @@ def _training_data(record: Mapping[str, Any]) -> str:
         sentences.append(f"Data: {name}.")
     if settings := _settings_text(data):
         sentences.append(f"Split by {settings}.")
+    if share := data.get("background_share"):
+        sentences.append(f"Clips of the gaps between gestures, {share:g} for each of these, are the class Background.")
     if train := record.get("train"):
         with_clips = sum(count > 0 for count in train["classes"].values())
         split = f" of the split `{data['train_split']}`" if data.get("train_split") else ""

@@ -14,11 +14,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.evaluation_results import METRICS_FILE, PER_CLASS_FILE, describe_checkpoint
 from clipmg_hf.modeling import CLIPMGConfig
-from clipmg_hf.run_record import EXPERIMENT_FILE, read_json_object
-
-
-_CONFIG_FILE, _PROCESSOR_FILE = "config.json", "processor_config.json"
-_STATE_FILE, _RESULTS_FILE = "trainer_state.json", "all_results.json"
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE, PROCESSOR_FILE
+from clipmg_hf.run_files import EXPERIMENT_FILE, RESULTS_FILE, STATE_FILE
+from clipmg_hf.run_record import read_json_object
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,19 @@ def read_card_facts(
             missing or of other weights.
     """
     folder = Path(folder)
-    if not (folder / _CONFIG_FILE).is_file():
-        raise DatasetFormatError(f"{folder / _CONFIG_FILE}: no such file; expected the folder of a checkpoint.")
+    if not (folder / CONFIG_FILE).is_file():
+        raise DatasetFormatError(f"{folder / CONFIG_FILE}: no such file; expected the folder of a checkpoint.")
     is_checkpoint = folder.name.startswith(f"{PREFIX_CHECKPOINT_DIR}-")
     if record is None:
         record = _read_json(folder / EXPERIMENT_FILE)
         if not record and is_checkpoint:
             record = _read_json(folder.parent / EXPERIMENT_FILE)
-    state = _read_json(folder / _STATE_FILE) if state is None else state
+    state = _read_json(folder / STATE_FILE) if state is None else state
     if results is None:
-        results = (
-            read_results(state, state.get("global_step")) if is_checkpoint else _read_json(folder / _RESULTS_FILE)
-        )
+        results = read_results(state, state.get("global_step")) if is_checkpoint else _read_json(folder / RESULTS_FILE)
     return CardFacts(
         config=CLIPMGConfig.from_pretrained(folder),
-        processor=_read_json(folder / _PROCESSOR_FILE),
+        processor=_read_json(folder / PROCESSOR_FILE),
         record=dict(record),
         state=dict(state),
         results={name: value for name, value in results.items() if name.startswith("eval_")},

@@ -31,13 +31,13 @@ from clipmg_hf.data.loading import detect_dataset
 from clipmg_hf.data.prepared_folder import read_manifest
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.source import SYNTHETIC_NOTE
+from clipmg_hf.run_files import EXPERIMENT_FILE
 
 
 if TYPE_CHECKING:
     from clipmg_hf.experiment import ClipSplits
 
 
-EXPERIMENT_FILE = "experiment.json"
 _SECRETS = ("hub_token", "push_to_hub_token")
 # Sections of the record, and what of them may differ. Where data lies tells less than what is in it: see "train".
 _COMPARED: dict[str, frozenset[str]] = {
@@ -268,7 +268,6 @@ def _differences(recorded: Mapping[str, Any], record: Mapping[str, Any]) -> Iter
 
 
 __all__ = [
-    "EXPERIMENT_FILE",
     "check_resumed",
     "describe_code",
     "describe_hardware",

@@ -37,9 +37,11 @@ from clipmg_hf.evaluation_results import (
 )
 from clipmg_hf.files import write_file
 from clipmg_hf.html_page import percent
-from clipmg_hf.run_record import EXPERIMENT_FILE, read_json_object
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE
+from clipmg_hf.run_checkpoints import latest_checkpoint
+from clipmg_hf.run_files import EVALUATION_FOLDER, EXPERIMENT_FILE, STATE_FILE
+from clipmg_hf.run_record import read_json_object
 from clipmg_hf.text import plural
-from clipmg_hf.training import STATE_FILE, latest_checkpoint
 
 
 try:
@@ -51,8 +53,6 @@ except ImportError as error:
     ) from error
 
 
-EVALUATION_FOLDER = "evaluation"
-CONFIG_FILE = "config.json"
 # Of the model's configuration, what tells its ablations apart; the file has the rest.
 _MODEL_FIELDS = (
     *("fusion", "query", "use_semantic_attention", "num_trainable_vision_layers", "num_frames"),

@@ -11,6 +11,7 @@ clip, and the other fields of [`Scores`] as JSON under the key "clipmg_scores" o
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import re
 from collections import Counter
@@ -22,11 +23,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from clipmg_hf.data.labels import BACKGROUND_LABEL
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.schema import HIDDEN_LABEL
 from clipmg_hf.files import complete_file, write_file
 from clipmg_hf.metrics import log_softmax
 
+
+logger = logging.getLogger(__name__)
 
 METADATA_KEY = b"clipmg_scores"
 MAX_NAMED = 5
@@ -250,8 +254,34 @@ def fuse_scores(
     )
 
 
+def _leave_out_background(scores: Scores) -> Scores:
+    """The clips of gestures, with scores of gestures alone; classes keep their numbers."""
+    if BACKGROUND_LABEL not in scores.label_names:
+        return scores
+    background = scores.label_names.index(BACKGROUND_LABEL)
+    kept = np.flatnonzero(scores.labels != background)
+    logits = scores.logits[kept]
+    logger.warning(
+        "The submission has no class %r: %d of %d clips are left out, which were made of gaps, and %d of the others "
+        "get their highest gesture in place of it.",
+        *(BACKGROUND_LABEL, len(scores.labels) - len(kept), len(scores.labels)),
+        int((logits.argmax(axis=1) == background).sum()),
+    )
+    logits[:, background] = logits.min(initial=0) - 1
+    return dataclasses.replace(
+        scores,
+        clip_ids=[scores.clip_ids[place] for place in kept],
+        video_ids=[scores.video_ids[place] for place in kept],
+        logits=logits,
+        labels=scores.labels[kept],
+    )
+
+
 def write_submission(scores: Scores, path: str | os.PathLike, form: Literal["2023", "2025"] = "2025") -> Path:
     """Write the highest class of every clip as a MiGA challenge submission, all of it or nothing.
+
+    The challenge has no class "Background": clips of it are left out, the others get their highest gesture, and a
+    warning says how many there are of either.
 
     Args:
         scores (`Scores`): Clips named `<video>_<number>`; labels are not used.
@@ -265,6 +295,7 @@ def write_submission(scores: Scores, path: str | os.PathLike, form: Literal["202
     """
     if form not in ("2023", "2025"):
         raise ValueError(f"form is {form!r}; expected '2023' or '2025'.")
+    scores = _leave_out_background(scores)
     matches = [CLIP_ID.fullmatch(clip_id) for clip_id in scores.clip_ids]
     if unnumbered := [name for name, match in zip(scores.clip_ids, matches, strict=True) if match is None]:
         raise DatasetFormatError(f"{_name_some(unnumbered)} cannot be ordered; expected <video>_<number>.")

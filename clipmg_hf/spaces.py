@@ -22,6 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError,
 
 from clipmg_hf.hub import PushError, PushResult, push_folder
 from clipmg_hf.metric_space import METRIC_NAME, write_metric_space
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE, PROCESSOR_FILE
 
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ PACKAGE = "clipmg_hf"
 # Folders of the repository that are parts of the package.
 PARTS = ("modeling", "processing")
 # What makes a repository a checkpoint of this package.
-CHECKPOINT_FILES = ("config.json", "processor_config.json")
+CHECKPOINT_FILES = (CONFIG_FILE, PROCESSOR_FILE)
 _PLACEHOLDER = re.compile(r"<[a-z]+>")
 _SELF_REQUIREMENT = re.compile(rf"{PACKAGE}\[([\w, -]+)\]")
 

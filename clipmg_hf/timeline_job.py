@@ -28,18 +28,21 @@ from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from clipmg_hf.console import is_of_the_user
+from clipmg_hf.console import is_of_the_user, show_traceback
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.files import PARTIAL_SUFFIX, digest_file, write_file
 from clipmg_hf.inference import AttentionTrack, follow_people, load_model, predict_timeline
 from clipmg_hf.inference.checkpoint import resolve_folder
-from clipmg_hf.pose import load_estimator
-from clipmg_hf.pose.subjects import parse_subject_rule
+from clipmg_hf.inference.onnx_model import DESCRIPTION_FILE
+from clipmg_hf.modeling.checkpoint_files_clipmg import CONFIG_FILE, PROCESSOR_FILE
+from clipmg_hf.pose_choice import load_pose_choice
 from clipmg_hf.processes import make_pool
-from clipmg_hf.timeline.formats import FORMATS, make_stem, write_timeline
+from clipmg_hf.subject_rules import parse_subject_rule
+from clipmg_hf.timeline.formats import ANNOTATED_SUFFIX, FORMATS, make_stem, write_timeline
 from clipmg_hf.timeline.json_files import read_timeline
 from clipmg_hf.timeline.page import write_timeline_page
 from clipmg_hf.timeline.records import Timeline
@@ -153,6 +156,7 @@ def run_jobs(
     model: str,
     options: TimelineOptions,
     *,
+    revision: str | None = None,
     num_proc: int = 1,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -163,6 +167,7 @@ def run_jobs(
         jobs (`Sequence[VideoJob]`): The videos.
         model (`str`): Folder of a checkpoint, or owner/name on the Hub; loaded once there is something to do.
         options ([`TimelineOptions`]): How.
+        revision (`str`, *optional*): Commit, tag or branch of a Hub name; by default the newest commit of `main`.
         num_proc (`int`, defaults to 1): Processes; more than one need an `if __name__ == "__main__"` guard.
         overwrite (`bool`, defaults to `False`): Replace results that were made with other settings.
         show_progress (`bool`, defaults to `False`): Show bars: over frames, or with several processes over videos.
@@ -172,8 +177,10 @@ def run_jobs(
         OSError: The disk is full. What was finished stays, and the same call goes on from there.
     """
     _check_options(jobs, options)
-    common = {"model": _describe_model(model), **options.to_settings()}
-    work = _Work(model, options, common, overwrite)
+    # One commit for all processes, whatever is pushed in the meantime.
+    folder = resolve_folder(model, options.backend, revision)
+    common = {"model": _describe_model(folder, options.backend), **options.to_settings()}
+    work = _Work(folder, options, common, overwrite)
     states = {job: work.state(job) for job in jobs}
     if not overwrite:
         _refuse_others(states)
@@ -191,13 +198,18 @@ def run_jobs(
 
 
 def run_share(
-    jobs: Sequence[VideoJob], model: str, options: TimelineOptions, *, overwrite: bool = False
+    jobs: Sequence[VideoJob],
+    model: str,
+    options: TimelineOptions,
+    *,
+    revision: str | None = None,
+    overwrite: bool = False,
 ) -> list[VideoOutcome] | None:
     """Make this process's share of timelines in a launch of several processes, on one machine or more.
 
     Args:
-        jobs, model, options, overwrite: As in [`run_jobs`], the same in all processes; without a device, each process
-            takes a GPU of its machine where there are some.
+        jobs, model, options, revision, overwrite: As in [`run_jobs`], the same in all processes; without a device,
+            each process takes a GPU of its machine where there are some.
 
     Returns:
         `list[VideoOutcome]`: What became of all jobs, in their order, in the main process; else `None`. Processes wait
@@ -210,9 +222,13 @@ def run_share(
     state = PartialState(cpu=True, timeout=timedelta(days=30))
     if options.device is None and torch.cuda.is_available():
         options = replace(options, device=f"cuda:{state.local_process_index % torch.cuda.device_count()}")
+    if state.is_main_process and not Path(model).is_dir():
+        revision = resolve_folder(model, options.backend, revision).name
+    # The commit, as a branch may move between the looks of two processes.
+    (revision,) = broadcast_object_list([revision])
     share = deal_jobs(jobs, state.num_processes)[state.process_index]
     outcomes = []
-    for outcome in run_jobs(share, model, options, overwrite=overwrite):
+    for outcome in run_jobs(share, model, options, revision=revision, overwrite=overwrite):
         outcomes.append(outcome)
         say = f"failed: {outcome.error}" if outcome.error else outcome.status
         # One write a line: `print` writes the line end by itself, and the lines of two processes may mix.
@@ -244,9 +260,14 @@ def _check_options(jobs: Sequence[VideoJob], options: TimelineOptions) -> None:
     has_keypoints = any(job.keypoints is not None for job in jobs)
     if has_keypoints and options.pose is not None:
         raise ValueError("Got keypoints and a pose estimator; expected one of them.")
-    if options.attention and "video" not in options.formats:
-        raise ValueError("attention is drawn over the annotated video; expected video among the formats.")
-    if "video" in options.formats:
+    if "video" not in options.formats:
+        if options.attention:
+            raise ValueError("attention is drawn over the annotated video; expected video among the formats.")
+        if options.blur_face:
+            raise ValueError(
+                "Faces are blurred in the annotated video, also on the page; expected video among the formats."
+            )
+    else:
         # Only to fail early where the extra is missing.
         import clipmg_hf.timeline.annotated_video  # noqa: F401
 
@@ -265,7 +286,7 @@ class _State:
 class _Work:
     """What a process needs for one video after another; the model is loaded for the first of them."""
 
-    def __init__(self, model: str, options: TimelineOptions, common: dict[str, Any], overwrite: bool):
+    def __init__(self, model: Path, options: TimelineOptions, common: dict[str, Any], overwrite: bool):
         self.model = model
         self.options = options
         self.common = common
@@ -329,22 +350,16 @@ class _Work:
             if all(path.name == _LOCK_FILE for path in job.folder.iterdir()):
                 (job.folder / _LOCK_FILE).unlink(missing_ok=True)
                 job.folder.rmdir()
+            show_traceback(error)
             return VideoOutcome(job, "failed", error=str(error) or type(error).__name__)
         write_file(job.folder / SETTINGS_FILE, _render_record(settings, files))
         _remove_leftovers(job.folder, with_windows=True)
         return VideoOutcome(job, "done", replace(timeline, windows=()), files)
 
 
-def _load(model: str, options: TimelineOptions) -> tuple[Any, Any, Any]:
+def _load(model: Path, options: TimelineOptions) -> tuple[Any, Any, Any]:
     """Model, processor and pose estimator."""
-    estimator = None
-    if options.pose is not None:
-        estimator = load_estimator(
-            options.pose,
-            device=options.device,
-            weights=options.pose_weights,
-            person_detector=options.person_detector,
-        )
+    estimator = load_pose_choice(options.pose, options.pose_weights, options.person_detector, options.device)
     dtype = None if options.dtype == "auto" else getattr(torch, options.dtype)
     return *load_model(model, options.device, dtype, options.backend), estimator
 
@@ -385,7 +400,7 @@ def _make_results(
     if "video" in options.formats:
         from clipmg_hf.timeline.annotated_video import write_annotated_video
 
-        annotated = job.folder / f"{make_stem(job.video.name)}.annotated.mp4"
+        annotated = job.folder / f"{make_stem(job.video.name)}{ANNOTATED_SUFFIX}"
         write_annotated_video(
             timeline,
             job.video,
@@ -399,9 +414,8 @@ def _make_results(
         )
         files.append(annotated)
     if "page" in options.formats:
-        shown = annotated or (None if options.blur_face else job.video)
         page = write_timeline_page(
-            timeline, job.folder, shown, copy_video=False, faces_blurred=options.blur_face and annotated is not None
+            timeline, job.folder, annotated or job.video, copy_video=False, faces_blurred=options.blur_face
         )
         files.append(page)
     return timeline, tuple(files)
@@ -410,18 +424,17 @@ def _make_results(
 def _planned_files(job: VideoJob, options: TimelineOptions) -> tuple[Path, ...]:
     stem = make_stem(job.video.name)
     suffixes = {name: f"{stem}{form.suffix}" for name, form in FORMATS.items()}
-    names = suffixes | {"video": f"{stem}.annotated.mp4", "page": "index.html"}
+    names = suffixes | {"video": f"{stem}{ANNOTATED_SUFFIX}", "page": "index.html"}
     return tuple(job.folder / names[name] for name in dict.fromkeys(["json", *options.formats]))
 
 
-def _describe_model(model: str) -> dict[str, str]:
-    """Digests of the files of a checkpoint, by name."""
-    folder = resolve_folder(model)
-    paths = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".json") and path.is_file())
-    # The last is of an export and holds digests of its weights and graphs.
-    named = ("config", "processor_config", "preprocessing")
-    kept = [path for path in paths if path.suffix == ".safetensors" or path.stem in named]
-    return {path.name: digest_file(path)["sha256"] for path in kept}
+def _describe_model(folder: Path, backend: str) -> dict[str, str]:
+    """Digests of the files of a checkpoint that its scores come from, by name."""
+    # The description of an export holds digests of its weights and graphs.
+    weights = DESCRIPTION_FILE if backend == "onnx" else "*.safetensors"
+    patterns = (CONFIG_FILE, PROCESSOR_FILE, weights)
+    paths = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
+    return {path.name: digest_file(path)["sha256"] for path in paths}
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

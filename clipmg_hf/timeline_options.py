@@ -1,21 +1,18 @@
 """What can be chosen about timelines, for the command line and for scripts; imports nothing that is heavy."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
-
-if TYPE_CHECKING:
-    from clipmg_hf.timeline.events import EventDecoding
+from clipmg_hf.event_decoding import EventDecoding
+from clipmg_hf.pose_choice import ESTIMATORS, PoseName, check_pose_choice
 
 
 FORMATS = ("csv", "tsv", "windows", "json", "elan", "boris", "webvtt", "textgrid", "page", "video")
 DEFAULT_FORMATS = ("csv", "json", "elan", "page")
-# As in `clipmg_hf.pose`, which is heavy to import.
-PoseName = Literal["vitpose", "rtmpose", "rtmw", "mediapipe", "mediapipe-holistic"]
 CropName = Literal["video", "segments"]
 DtypeName = Literal["auto", "float32", "bfloat16", "float16"]
 BackendName = Literal["torch", "onnx"]
-ESTIMATORS, CROPS, DTYPES, BACKENDS = map(get_args, (PoseName, CropName, DtypeName, BackendName))
+CROPS, DTYPES, BACKENDS = map(get_args, (CropName, DtypeName, BackendName))
 # These change how fast it goes, and not what comes out; a folder holds a model for one backend.
 _SPEED = ("batch_size", "device", "backend")
 
@@ -51,22 +48,32 @@ class TimelineOptions:
     end: float | None = field(default=None, metadata={"help": "Second to stop at."})
     window: int = field(default=32, metadata={"help": "Frames that the model sees at a time."})
     stride: int = field(default=8, metadata={"help": "Frames from one window to the next."})
-    threshold: float = field(default=0.35, metadata={"help": "Score that a gesture needs, between 0 and 1."})
+    threshold: float = field(
+        default=EventDecoding.threshold, metadata={"help": "Score that a gesture needs, between 0 and 1."}
+    )
     change_cost: float = field(
-        default=0.1,
+        default=EventDecoding.change_cost,
         metadata={
             "help": "What a change of gesture costs: more drops short and unsure ones and bridges dips, in seconds."
         },
     )
     smoothing: float = field(
-        default=0.0, metadata={"help": "Seconds over which scores are averaged on top of the windows."}
+        default=EventDecoding.smoothing,
+        metadata={"help": "Seconds over which scores are averaged on top of the windows."},
     )
-    min_duration: float = field(default=0.4, metadata={"help": "Shorter gestures are dropped, in seconds."})
-    max_duration: float | None = field(default=None, metadata={"help": "Longer gestures are cut, in seconds."})
+    min_duration: float = field(
+        default=EventDecoding.min_duration, metadata={"help": "Shorter gestures are dropped, in seconds."}
+    )
+    max_duration: float | None = field(
+        default=EventDecoding.max_duration, metadata={"help": "Longer gestures are cut, in seconds."}
+    )
     merge_gap: float = field(
-        default=0.0, metadata={"help": "Equal gestures that are no further apart become one, in seconds."}
+        default=EventDecoding.merge_gap,
+        metadata={"help": "Equal gestures that are no further apart become one, in seconds."},
     )
-    overlapping: bool = field(default=False, metadata={"help": "A person may make several gestures at a time."})
+    overlapping: bool = field(
+        default=not EventDecoding.one_at_a_time, metadata={"help": "A person may make several gestures at a time."}
+    )
     formats: list[str] = field(
         default_factory=lambda: list(DEFAULT_FORMATS), metadata={"help": f"What to write: {', '.join(FORMATS)}."}
     )
@@ -83,10 +90,8 @@ class TimelineOptions:
         default="auto",
         metadata={"help": "Type of the weights: auto (as they were saved), float32, bfloat16 or float16."},
     )
-
     backend: BackendName = field(
-        default="torch",
-        metadata={"help": "What runs the model: torch, or onnx for an exported folder."},
+        default="torch", metadata={"help": "What runs the model: torch, or onnx for an exported folder."}
     )
 
     def __post_init__(self) -> None:
@@ -104,14 +109,11 @@ class TimelineOptions:
             )
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}; expected at least 1.")
-        if self.pose is None and (self.pose_weights is not None or self.person_detector is not None):
-            raise ValueError("Weights of a pose estimator, but no estimator; expected its name as pose.")
+        check_pose_choice(self.pose, self.pose_weights, self.person_detector)
 
     @property
-    def decoding(self) -> "EventDecoding":
+    def decoding(self) -> EventDecoding:
         """How windows become events; a ValueError for a value outside its range."""
-        from clipmg_hf.timeline.events import EventDecoding
-
         names = ("threshold", "change_cost", "smoothing", "min_duration", "max_duration", "merge_gap")
         values: dict[str, Any] = {name: getattr(self, name) for name in names}
         return EventDecoding(**values, one_at_a_time=not self.overlapping)
@@ -122,4 +124,4 @@ class TimelineOptions:
         return values | {"formats": sorted(set(self.formats))}
 
 
-__all__ = ["BACKENDS", "CROPS", "DEFAULT_FORMATS", "DTYPES", "ESTIMATORS", "FORMATS", "TimelineOptions"]
+__all__ = ["BACKENDS", "CROPS", "DEFAULT_FORMATS", "DTYPES", "FORMATS", "TimelineOptions"]

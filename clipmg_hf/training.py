@@ -7,15 +7,10 @@ What is random depends on seed, epoch and clip alone, so that a run that was kil
 with the losses that it would have had. A checkpoint appears under its name once it is complete, never before.
 """
 
-import copy
 import dataclasses
-import json
 import logging
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
-from concurrent import futures
-from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,38 +18,30 @@ import datasets
 import numpy as np
 import torch
 from accelerate import PartialState
-from huggingface_hub import HfApi
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy, rotate_checkpoints
-from transformers.utils import CONFIG_NAME
-from transformers.utils.hub import PushInProgress
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from clipmg_hf.data.clips import ClipDataset, collate_clips
 from clipmg_hf.files import write_file
-from clipmg_hf.hub import PushResult, push_folder
-from clipmg_hf.hub_runs import BEST_CHECKPOINT, LAST_CHECKPOINT, stage_checkpoint, stage_model
-from clipmg_hf.losses import LOSS_FILE, ClassificationLoss, LossGradientCallback, LossSettings
+from clipmg_hf.hub_runs import HubTrainer
+from clipmg_hf.losses import ClassificationLoss, LossGradientCallback, LossSettings
 from clipmg_hf.metrics import compute_metrics
-from clipmg_hf.model_card import CARD_FILE, make_model_card
+from clipmg_hf.model_card import make_model_card
 from clipmg_hf.model_card_facts import read_card_facts, read_results
 from clipmg_hf.modeling import CLIPMGForMicroGestureClassification
+from clipmg_hf.modeling.checkpoint_files_clipmg import CARD_FILE, CONFIG_FILE
 from clipmg_hf.optimization import make_optimizer
 from clipmg_hf.processing import CLIPMGProcessor
+from clipmg_hf.run_checkpoints import find_damage, latest_checkpoint
+from clipmg_hf.run_files import PARTIAL_PREFIX, STATE_FILE
 from clipmg_hf.run_record import describe_rows_source, describe_training
 from clipmg_hf.samplers import ClassBalancedSampler, SamplerEpochCallback
 
 
 logger = logging.getLogger(__name__)
 
-# Of folders that are being written. Uploads of the library leave out what starts with an underscore.
-PARTIAL_PREFIX = "_partial-"
-STATE_FILE = "trainer_state.json"
-_WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "pytorch_model_fsdp*")
-# What a run needs to go on, beside its weights; sharded training writes folders of the optimizer.
-_RESUME_FILES = {"optimizer": "optimizer*", "scheduler": "scheduler.pt", "random numbers": "rng_state*.pth"}
 _CLIP_INDEX = "clip_index"
 _FACTORS = ("pose_encoder_factor", "vision_factor", "lora_factor", "head_factor")
 
@@ -140,7 +127,7 @@ class LossCheckCallback(TrainerCallback):
         self.trainer.check_losses()
 
 
-class CLIPMGTrainer(Trainer):
+class CLIPMGTrainer(HubTrainer):
     """Trainer of [`CLIPMGForMicroGestureClassification`], in PEFT's wrapper or not; see [`make_trainer`].
 
     Args:
@@ -158,10 +145,6 @@ class CLIPMGTrainer(Trainer):
         ValueError: The data set tells no labels although sampling or loss need them.
     """
 
-    # Set by the library where pushes are asked for.
-    hub_model_id: Any
-    push_in_progress: Any = None
-
     def __init__(
         self,
         *args: Any,
@@ -177,9 +160,7 @@ class CLIPMGTrainer(Trainer):
         self.sampling_power = sampling_power
         self.freeze_batch_norm = freeze_batch_norm
         self.record: dict[str, Any] | None = None
-        self._staging: Path | None = None
         self._step_of_weights: int | None = None
-        self._uploads: futures.ThreadPoolExecutor | None = None
         self._batch_indices: torch.Tensor | None = None
         self._unchecked: list[BatchRecord] = []
         self.add_callback(SamplerEpochCallback())
@@ -321,10 +302,6 @@ class CLIPMGTrainer(Trainer):
         self._step_of_weights = None
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
-    @property
-    def _run_dir(self) -> str:
-        return cast(str, self.args.output_dir)
-
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._staging is None else str(self._staging)
 
@@ -338,7 +315,7 @@ class CLIPMGTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             if self.args.should_save and self.loss_module is not None:
                 self.loss_module.save_projection(staging / name)
-            if self.args.should_save and (staging / name / CONFIG_NAME).is_file():
+            if self.args.should_save and (staging / name / CONFIG_FILE).is_file():
                 self._write_card(staging / name)
             if self.state.best_global_step == self.state.global_step:
                 self.state.best_model_checkpoint = str(run_dir / name)
@@ -378,7 +355,7 @@ class CLIPMGTrainer(Trainer):
         self._start_folder(staging)
         try:
             super().save_model(str(staging), _internal_call=True)
-            if self.args.should_save and (staging / CONFIG_NAME).is_file():
+            if self.args.should_save and (staging / CONFIG_FILE).is_file():
                 self._write_card(staging)
         except Exception as error:
             self._explain_failed_save(error, staging, folder)
@@ -435,142 +412,6 @@ class CLIPMGTrainer(Trainer):
         results = read_results(state, step)
         facts = read_card_facts(folder, record=self.describe_run(), state=state, results=results)
         write_file(folder / CARD_FILE, str(make_model_card(facts, repo_id=self.hub_model_id, **options)))
-
-    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """Make the repository, or find that it is there, before anything is trained.
-
-        Raises:
-            ValueError: Pushes to another branch than main are asked for.
-            OSError: The Hub refuses.
-        """
-        if self.args.hub_revision not in (None, "main"):
-            raise ValueError(f"hub_revision is {self.args.hub_revision!r}; expected none: runs are pushed to main.")
-        if not self.is_world_process_zero():
-            return
-        name = self.args.hub_model_id or Path(self._run_dir).absolute().name
-        private = self.args.hub_private_repo if private is None else private
-        url = HfApi(token=token or self.args.hub_token).create_repo(name, private=private, exist_ok=True)
-        self.hub_model_id, self.push_in_progress = url.repo_id, None
-
-    def push_to_hub(  # type: ignore[override]
-        self,
-        commit_message: str = "End of training",
-        blocking: bool = True,
-        token: str | None = None,
-        private: bool | None = None,
-        **card_options: Any,
-    ) -> "PushResult | futures.Future[PushResult] | None":
-        """Save the model and push it with its card, in one commit; see `clipmg_hf.hub_runs`.
-
-        Args:
-            commit_message (`str`, defaults to `"End of training"`): First line of the commit.
-            blocking (`bool`, defaults to `True`): Whether to wait; else a future is returned.
-            token, private (*optional*): In place of those of the arguments.
-            card_options: Those of [`CLIPMGTrainer.create_model_card`].
-
-        Returns:
-            [`PushResult`] or a future of it; `None` in all processes but the first.
-
-        Raises:
-            PushError: The push failed; the model is in the run's folder all the same.
-        """
-        if self.hub_model_id is None:
-            self.init_hf_repo(token=token, private=private)
-        self.save_model_files()
-        return self._push_run(commit_message, blocking, token, **card_options)
-
-    def _push_run(
-        self, message: str, blocking: bool = True, token: str | None = None, **card_options: Any
-    ) -> "PushResult | futures.Future[PushResult] | None":
-        if not self.is_world_process_zero():
-            return None
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        self.create_model_card(**card_options)
-        # Newer than any save that is still on its way.
-        self._finish_current_push()
-        run_dir = Path(self._run_dir)
-        staging = self._start_push("model")
-        stage_model(run_dir, staging, self.describe_run())
-        push = self._submit_push(staging, message, token)
-        return push.result() if blocking else push
-
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Push a save in the background, unless the one before is still on its way and `hub_always_push` is off."""
-        # While it is written the checkpoint has another name.
-        if self._staging is not None or self.args.hub_strategy == HubStrategy.END or not self.is_world_process_zero():
-            return
-        is_busy = self.push_in_progress is not None and not self.push_in_progress.is_done()
-        step = self.state.global_step
-        if is_busy and not self.args.hub_always_push:
-            logger.info("Step %d is not pushed: the push of an earlier save is still on its way.", step)
-            return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        checkpoint = Path(checkpoint_folder)
-        staging = self._start_push(str(step))
-        self._stage_save(checkpoint, staging)
-        if self.args.hub_strategy == HubStrategy.CHECKPOINT:
-            stage_checkpoint(checkpoint, staging / LAST_CHECKPOINT)
-            best = Path(self.state.best_model_checkpoint or checkpoint)
-            if best.name != checkpoint.name and best.is_dir():
-                stage_model(best, staging / BEST_CHECKPOINT, None)
-        elif self.args.hub_strategy == HubStrategy.ALL_CHECKPOINTS:
-            stage_checkpoint(checkpoint, staging / checkpoint.name)
-        when = (
-            f"step {step}" if self.args.save_strategy == SaveStrategy.STEPS else f"epoch {int(self.state.epoch or 0)}"
-        )
-        self._submit_push(staging, f"Training in progress, {when}")
-
-    def _stage_save(self, checkpoint: Path, staging: Path) -> None:
-        """The model of a checkpoint, ready to use; one with adapters is merged."""
-        if (checkpoint / CONFIG_NAME).is_file():
-            stage_model(checkpoint, staging, self.describe_run())
-            return
-        merged = checkpoint.with_name(f"{PARTIAL_PREFIX}merged-{checkpoint.name}")
-        shutil.rmtree(merged, ignore_errors=True)
-        try:
-            copy.deepcopy(cast(Any, self.accelerator.unwrap_model(self.model))).merge_and_unload().save_pretrained(
-                merged
-            )
-            cast(Any, self.processing_class).save_pretrained(merged)
-            self._write_card(merged)
-            stage_model(merged, staging, self.describe_run())
-        finally:
-            shutil.rmtree(merged, ignore_errors=True)
-
-    def _start_push(self, name: str) -> Path:
-        """A place for a push, cleared of what a killed process left."""
-        staging = Path(self._run_dir, f"{PARTIAL_PREFIX}push-{name}")
-        shutil.rmtree(staging, ignore_errors=True)
-        return staging
-
-    def _submit_push(self, staging: Path, message: str, token: str | None = None) -> "futures.Future[PushResult]":
-        """Push in the background, after the pushes before; what fails is logged at once."""
-        if self._uploads is None:
-            self._uploads = futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="push")
-        push = self._uploads.submit(self._push_staged, staging, message, HfApi(token=token or self.args.hub_token))
-        jobs: list[Any] = [] if self.push_in_progress is None else self.push_in_progress.jobs
-        self.push_in_progress = PushInProgress(cast(Any, [*(job for job in jobs if not job.done()), push]))
-        return push
-
-    def _push_staged(self, staging: Path, message: str, api: HfApi) -> PushResult:
-        repo_id = cast(str, self.hub_model_id)
-        # Of an earlier checkpoint, which another number of processes may have written.
-        delete_patterns = [
-            f"{name}/*" for name in (LAST_CHECKPOINT, BEST_CHECKPOINT) if (staging / LAST_CHECKPOINT).is_dir()
-        ]
-        try:
-            return push_folder(staging, repo_id, commit_message=message, delete_patterns=delete_patterns, api=api)
-        except Exception as error:
-            logger.error("%s: not pushed to %s: %s", message, repo_id, error)
-            raise
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def _finish_current_push(self) -> None:
-        super()._finish_current_push()
-        jobs = getattr(self.push_in_progress, "jobs", [])
-        if jobs and (error := jobs[-1].exception()) is not None:
-            logger.error("The newest save is not on the Hub: %s", error)
 
     def _start_folder(self, staging: Path) -> None:
         """Remove what a killed process left, in one process, before any other writes there."""
@@ -669,69 +510,12 @@ def name_clips(dataset: Any, indices: Sequence[int]) -> list[str]:
     return [ids[index].as_py() for index in indices]
 
 
-def latest_checkpoint(folder: str | PathLike, save_only_model: bool = False) -> Path | None:
-    """Newest complete checkpoint of a run's folder; incomplete ones are named in a warning and left alone.
-
-    Args:
-        folder (`str` or `PathLike`): The run's folder.
-        save_only_model (`bool`, defaults to `False`): See [`find_damage`].
-    """
-    numbered = {
-        int(path.name.rpartition("-")[2]): path
-        for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")
-        if path.name.rpartition("-")[2].isdigit() and path.is_dir()
-    }
-    for _, path in sorted(numbered.items(), reverse=True):
-        problem = find_damage(path, save_only_model)
-        if problem is None:
-            return path
-        logger.warning("%s is ignored: %s.", path, problem)
-    return None
-
-
 def end_processes() -> None:
     """Let the processes of a launch end together: gloo aborts one that exits while another still listens to it."""
     state = PartialState()
     if state.num_processes > 1:
         state.wait_for_everyone()
         state.destroy_process_group()
-
-
-def find_damage(checkpoint: Path, save_only_model: bool = False) -> str | None:
-    """What is missing or truncated in a checkpoint; `None` if it is complete.
-
-    Args:
-        checkpoint (`Path`): Its folder.
-        save_only_model (`bool`, defaults to `False`): As in `TrainingArguments`: it was saved without the states of
-            optimizer, scheduler and random numbers. A run that resumes with others than it had would change course.
-    """
-    try:
-        json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return f"{STATE_FILE} cannot be read ({error})"
-    weights = [path for pattern in _WEIGHT_FILES for path in checkpoint.glob(pattern) if path.name != LOSS_FILE]
-    if not weights:
-        return "it has no weights"
-    for path in weights:
-        if path.suffix == ".safetensors":
-            try:
-                with safe_open(path, framework="pt"):
-                    pass
-            except (OSError, SafetensorError) as error:
-                return f"{path.name} cannot be read ({error})"
-    return None if save_only_model else _find_damaged_state(checkpoint)
-
-
-def _find_damaged_state(checkpoint: Path) -> str | None:
-    for what, pattern in _RESUME_FILES.items():
-        found = sorted(checkpoint.glob(pattern))
-        if not found:
-            return f"it has no state of {what} ({pattern})"
-        for path in found:
-            # torch writes archives, whose list of contents is at the end.
-            if path.is_file() and not zipfile.is_zipfile(path):
-                return f"{path.name} is cut short"
-    return None
 
 
 __all__ = [
@@ -742,8 +526,6 @@ __all__ = [
     "NumberedClips",
     "ViewEpochCallback",
     "end_processes",
-    "find_damage",
-    "latest_checkpoint",
     "make_trainer",
     "name_clips",
     "read_labels",

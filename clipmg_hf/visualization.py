@@ -13,10 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from clipmg_hf.explanation import explanation_of
 from clipmg_hf.files import complete_file
 from clipmg_hf.inference import ClipExplanation, ClipPrediction
-from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoInfo, VideoReader, get_layout, valid_keypoints
+from clipmg_hf.pose.heads import face_points
+from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoInfo, get_layout, valid_keypoints
 from clipmg_hf.processing.geometry_clipmg import crop_and_resize
+from clipmg_hf.text import describe_interval
 from clipmg_hf.video_writing import write_video
 
 
@@ -162,7 +165,7 @@ def render_overlay(prediction: ClipPrediction) -> list[np.ndarray]:
     Raises:
         ValueError: The prediction was made without `explain=True`.
     """
-    explanation = _explanation_of(prediction)
+    explanation = explanation_of(prediction)
     indices = explanation.clip.frame_indices
     frames = explanation.video.read(indices)
     return [
@@ -185,7 +188,7 @@ def write_overlay_video(prediction: ClipPrediction, path: str | PathLike) -> Non
         ValueError: The prediction was made without `explain=True`, or another suffix.
         FileNotFoundError: The folder does not exist.
     """
-    explanation = _explanation_of(prediction)
+    explanation = explanation_of(prediction)
     info = explanation.video.info
     times = info.timestamps[prediction.start : prediction.end]
     if np.isnan(times).any():
@@ -207,7 +210,7 @@ def write_overlay_png(prediction: ClipPrediction, path: str | PathLike) -> None:
         ValueError: The prediction was made without `explain=True`, or another suffix.
         FileNotFoundError: The folder does not exist.
     """
-    explanation = _explanation_of(prediction)
+    explanation = explanation_of(prediction)
     rows = _sheet_rows(prediction, explanation)
     num_frames = len(explanation.clip.frame_indices)
     num_columns = min(num_frames, _MAX_COLUMNS)
@@ -376,7 +379,7 @@ def _paint_skeleton(
     draw: ImageDraw.ImageDraw, points: np.ndarray, layout: KeypointLayout, unit: float, color: Color | None
 ) -> None:
     """Paint points (K, 3) in pixels of the layer: a dark rim below everything, then edges, then points."""
-    is_face = np.array([name.startswith("face_") for name in layout.keypoints])
+    is_face = face_points(layout)
     is_fine = is_face | np.array(["_hand_" in name for name in layout.keypoints])
     radii = unit * np.where(is_face, 0.2, np.where(is_fine, 0.32, 0.75))
     colors = [color or _side_color(name) for name in layout.keypoints]
@@ -415,12 +418,6 @@ def _paint_dot(draw: ImageDraw.ImageDraw, center: np.ndarray, radius: float, col
 
 def _side_color(name: str) -> Color:
     return {"left": LEFT_COLOR, "right": RIGHT_COLOR}.get(name.partition("_")[0], MIDDLE_COLOR)
-
-
-def _explanation_of(prediction: ClipPrediction) -> ClipExplanation:
-    if prediction.explanation is None:
-        raise ValueError(f"{prediction.video}: the prediction holds no explanation; expected one with explain=True.")
-    return prediction.explanation
 
 
 def _mean_attention(explanation: ClipExplanation) -> np.ndarray | None:
@@ -473,18 +470,11 @@ def _band_height(width: int) -> int:
 def _overlay_frames(prediction: ClipPrediction, explanation: ClipExplanation) -> Iterator[np.ndarray]:
     """Yield the pictures of the overlay video, all of one even size."""
     size = _video_size(explanation.video.info)
-    for index, frame in _source_frames(explanation.video, prediction.start, prediction.end):
+    for index, frame in explanation.video.iter_frames(prediction.start, prediction.end):
         picture = Image.fromarray(_draw_over_frame(prediction, explanation, frame, index))
         if picture.size != size:
             picture = picture.resize(size, Image.Resampling.BICUBIC)
         yield np.concatenate([np.asarray(picture), _band(prediction, index, size[0])])
-
-
-def _source_frames(video: Any, start: int, end: int) -> Iterator[tuple[int, np.ndarray]]:
-    if isinstance(video, VideoReader):
-        yield from video.iter_frames(start, end)
-    else:
-        yield from ((index, video.frames[index]) for index in range(start, end))
 
 
 def _band(prediction: ClipPrediction, index: int, width: int) -> np.ndarray:
@@ -504,7 +494,7 @@ def _band(prediction: ClipPrediction, index: int, width: int) -> np.ndarray:
 
 
 def _clock(prediction: ClipPrediction, index: int) -> str:
-    timestamps = _explanation_of(prediction).video.info.timestamps
+    timestamps = explanation_of(prediction).video.info.timestamps
     return f"frame {index}" if np.isnan(timestamps[index]) else f"{timestamps[index]:.2f} s"
 
 
@@ -567,10 +557,7 @@ def _draw_sheet_header(draw: ImageDraw.ImageDraw, prediction: ClipPrediction, wi
     font, text = fit_text(prediction.label, 30, text_width - text_font(30).getlength(score), bold=True)
     draw.text((_MARGIN, _MARGIN + 30), text, fill=INK, font=font, anchor="ls")
     draw.text((_MARGIN + font.getlength(text), _MARGIN + 30), score, fill=GREY, font=text_font(30), anchor="ls")
-    interval = f"frames {prediction.start} to {prediction.end - 1}"
-    if prediction.start_seconds is not None:
-        interval += f", {prediction.start_seconds:.2f} to {prediction.end_seconds:.2f} s"
-    font, text = fit_text(f"{Path(prediction.video).name}: {interval}", 16, text_width)
+    font, text = fit_text(f"{Path(prediction.video).name}: {describe_interval(prediction)}", 16, text_width)
     draw.text((_MARGIN, _MARGIN + 58), text, fill=GREY, font=font, anchor="ls")
     right = width - _MARGIN - _GAP
     _draw_gate(draw, prediction, (right - gate_width, _MARGIN + 4, right, _MARGIN + 52), INK)

@@ -18,8 +18,7 @@ import torch
 from rich.console import Console
 from transformers import HfArgumentParser
 
-from clipmg_hf.commands.shared import make_table, say
-from clipmg_hf.console import run
+from clipmg_hf.console import make_table, run, say
 from clipmg_hf.export import FORMATS, ExportedFile, export_model
 from clipmg_hf.inference import load_model
 
@@ -30,6 +29,7 @@ class ExportArguments:
 
     model: str = field(metadata={"help": "Folder of a checkpoint, or owner/name on the Hub."})
     output_dir: str = field(metadata={"help": "Folder of the export."})
+    revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of a model on the Hub."})
     formats: list[str] = field(
         default_factory=lambda: ["onnx"], metadata={"help": f"What to write: {', '.join(FORMATS)}; onnx always."}
     )
@@ -48,7 +48,7 @@ def print_files(files: list[ExportedFile]) -> None:
 def main() -> None:
     """Load, export, check and say what was written."""
     (args,) = HfArgumentParser(cast(Any, ExportArguments)).parse_args_into_dataclasses()
-    model, processor = load_model(args.model, device="cpu", dtype=torch.float32)
+    model, processor = load_model(args.model, device="cpu", dtype=torch.float32, revision=args.revision)
     print_files(export_model(model, processor, args.output_dir, args.formats, args.overwrite))
     say(Console(stderr=True), f"exported to {args.output_dir}")
 

@@ -15,12 +15,12 @@ from rich.markup import escape
 from transformers import HfArgumentParser
 
 from clipmg_hf.console import run as run_command
+from clipmg_hf.data.labels import known_groups
 from clipmg_hf.evaluation import Evaluation
 from clipmg_hf.evaluation_results import (
     METRICS_FILE,
     SUBMISSION_FILE,
     UNKNOWN_GROUP,
-    known_groups,
     measure,
     print_results,
     write_evaluation,
@@ -46,7 +46,7 @@ class FuseArguments:
 def find_groups(scores: Scores, files: list[str]) -> list[str]:
     """Groups of the classes: told by their names, else by the `metrics.json` beside one of the score files."""
     if (known := known_groups(scores.label_names)) is not None:
-        return known
+        return list(known)
     for file in files:
         path = Path(file).with_name(METRICS_FILE)
         if path.is_file():

@@ -2,7 +2,7 @@
 
 Command:  python hub_scripts/predict_onnx.py clip.mp4 --model runs/full_onnx --keypoints openpose_json/
           python hub_scripts/predict_onnx.py long.mp4 --model runs/full_onnx --start 300 --end 360      # frames
-Cost:     the video is decoded from its beginning to the last sampled frame.
+Cost:     the video is decoded twice: to count its frames, and to the last sampled one.
 Expected: labels and probabilities, those of `clipmg predict` to 1e-3: resizing inside the graph rounds less than 1 %
           of the pixels to a neighbouring value.
 
@@ -126,6 +126,10 @@ def predict(
     if keypoints is not None and len(keypoints) != total:
         raise ValueError(f"{len(keypoints)} keypoint files for {total} frames; expected one for each.")
     end = total if end is None else end
+    if not 0 <= start < end <= total:
+        raise ValueError(
+            f"start is {start} and end is {end}; expected 0 <= start < end <= {total}, the frames of {video}."
+        )
     images, poses = sample_frames(end - start, description["num_frames"], description["pose_frames_per_frame"])
     frames = read_frames(video, start + images)
     points = None

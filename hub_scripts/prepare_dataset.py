@@ -16,7 +16,7 @@ from transformers import HfArgumentParser
 from clipmg_hf.console import run
 from clipmg_hf.data.loading import LOADERS
 from clipmg_hf.data.prepare import PrepareConfig, prepare_dataset, verify_dataset
-from clipmg_hf.html_page import plural
+from clipmg_hf.text import plural
 
 
 LICENCE_REMINDER = (
@@ -37,6 +37,12 @@ class PrepareArguments:
     seed: int = field(default=0, metadata={"help": "Seed of that choice, and of the folds."})
     num_folds: int = field(default=5, metadata={"help": "With --protocol folds: how many."})
     fold: int = field(default=0, metadata={"help": "With --protocol folds: the one that validates, from 0."})
+    background_share: float = field(
+        default=0.0,
+        metadata={
+            "help": "Clips of the gaps between gestures, as a class 'Background': so many for each gesture, as 0.1."
+        },
+    )
     on_error: Literal["raise", "skip"] = field(
         default="raise", metadata={"help": "Stop at files that are wrong, or leave out what they concern."}
     )
@@ -55,7 +61,8 @@ def prepare(args: PrepareArguments, config: PrepareConfig) -> None:
     """Load the data set, prepare it and say what was written."""
     if args.data_dir is None:
         raise ValueError("data_dir is missing; expected --data_dir with the folder of the data set, or --verify.")
-    split = {name: getattr(args, name) for name in ("protocol", "validation", "seed", "num_folds", "fold")}
+    names = ("protocol", "validation", "seed", "num_folds", "fold", "background_share")
+    split = {name: getattr(args, name) for name in names}
     load = LOADERS[args.dataset]
     options = {"personal_data": config.keep_personal_columns, "on_error": args.on_error, "num_proc": args.num_proc}
     rows = load(args.data_dir, **split, **options)

@@ -16,10 +16,10 @@ from typing import Any, cast
 
 from transformers import HfArgumentParser
 
-from clipmg_hf.commands.timeline import exit_status, print_outcomes
 from clipmg_hf.console import run
 from clipmg_hf.timeline_job import find_videos, plan_jobs, run_share
 from clipmg_hf.timeline_options import TimelineOptions
+from clipmg_hf.timeline_outcomes import exit_status, print_outcomes
 
 
 @dataclass
@@ -29,6 +29,7 @@ class TimelineArguments:
     videos: str = field(metadata={"help": "Folder of videos, or a video."})
     model: str = field(metadata={"help": "Folder of a checkpoint, or owner/name on the Hub."})
     output_dir: str = field(metadata={"help": "Folder of the results; each video gets a folder in it."})
+    revision: str | None = field(default=None, metadata={"help": "Commit, tag or branch of a model on the Hub."})
     keypoints: str | None = field(
         default=None, metadata={"help": "Folder with the OpenPose JSON of each video: an entry named like the video."}
     )
@@ -41,7 +42,7 @@ def main() -> int:
     parser = HfArgumentParser(cast(Any, (TimelineArguments, TimelineOptions)))
     args, options = parser.parse_args_into_dataclasses()
     jobs = plan_jobs(find_videos(args.videos), args.output_dir, args.keypoints, is_folder=Path(args.videos).is_dir())
-    outcomes = run_share(jobs, args.model, options, overwrite=args.overwrite)
+    outcomes = run_share(jobs, args.model, options, revision=args.revision, overwrite=args.overwrite)
     if outcomes is None:
         return 0
     print_outcomes(outcomes, args.as_json)

@@ -3,6 +3,7 @@
 Command:  python hub_scripts/train.py hub_scripts/configs/imigue_full.yaml --data_dir DIR --output_dir runs/full
           accelerate launch --num_processes 4 hub_scripts/train.py CONFIG.yaml --name value ...
           python hub_scripts/train.py CONFIG.yaml --output_dir runs/full --resume_from_checkpoint last
+          ... --background_share 0.1    # whole videos: clips of the gaps between gestures, as a further class
           ... --push_to_hub true --hub_model_id owner/name --hub_strategy checkpoint     # every save, whole
           ... --resume_from_checkpoint hub:owner/name     # on another machine, from what was pushed
 Cost:     see the head of each configuration; hub_scripts/configs/synthetic.yaml runs on a laptop.

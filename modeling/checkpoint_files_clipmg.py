@@ -10,6 +10,10 @@ from typing import Any
 from transformers.utils import cached_file
 
 
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "processor_config.json"
+WEIGHTS_FILE, WEIGHTS_INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+# Code and licences, as patterns.
+OTHER_PARTS = ("*.py", "LICENSE*", "NOTICE*")
 # What the code of a saved folder needs, with the ranges of the package.
 REQUIREMENTS = ("torch>=2.6", "transformers>=5.19", "av>=17.0", "numpy>=1.26", "safetensors>=0.5")
 REQUIREMENTS_FILE = "requirements.txt"
@@ -110,7 +114,7 @@ def _check_index(name_or_path: str | PathLike, arguments: dict[str, Any]) -> Non
     names = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token")
     index = cached_file(
         fspath(name_or_path),
-        f"model.safetensors.index{variant}.json",
+        WEIGHTS_INDEX_FILE.replace(".json", f"{variant}.json"),
         _raise_exceptions_for_gated_repo=False,
         _raise_exceptions_for_missing_entries=False,
         _raise_exceptions_for_connection_errors=False,
@@ -131,8 +135,13 @@ def _write(path: Path, text: str) -> None:
 __all__ = [
     "CARD",
     "CARD_FILE",
+    "CONFIG_FILE",
+    "OTHER_PARTS",
+    "PROCESSOR_FILE",
     "REQUIREMENTS",
     "REQUIREMENTS_FILE",
+    "WEIGHTS_FILE",
+    "WEIGHTS_INDEX_FILE",
     "PickledWeightsError",
     "check_weight_files",
     "safetensors_only",

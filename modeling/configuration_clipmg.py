@@ -229,6 +229,7 @@ class CLIPMGConfig(PreTrainedConfig):
             # The code lies in this folder: "owner/name--file.Class" would fetch that of the Hub.
             self.auto_map = {**_AUTO_MAP, **{name: place for name, place in own.items() if "--" not in place}}
             self.custom_pipelines = _CUSTOM_PIPELINES
+            # The model's own `save_pretrained` is too early: its push uploads what the library's method writes.
             write_requirements(save_directory)
         super().save_pretrained(save_directory, *args, **kwargs)
         self._forget_custom_pipelines()

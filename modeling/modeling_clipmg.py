@@ -456,10 +456,18 @@ class CLIPMGPreTrainedModel(PreTrainedModel):
         Args:
             num_trainable_layers (`int`, *optional*): As `num_trainable_vision_layers` of the configuration, which it
                 replaces when given.
+
+        Raises:
+            ValueError: The tower has fewer layers; nothing is changed.
         """
         if num_trainable_layers is not None:
+            replaced = self.config.num_trainable_vision_layers
             self.config.num_trainable_vision_layers = num_trainable_layers
-            self.config.validate_architecture()
+            try:
+                self.config.validate_architecture()
+            except ValueError:
+                self.config.num_trainable_vision_layers = replaced
+                raise
         tower = self.vision_tower
         if tower is None:
             return
@@ -561,14 +569,7 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         """
         frames = self._check_frames(pixel_values, vision_tokens)
         self._check_inputs(frames, keypoints, frame_mask=frame_mask, keypoint_mask=keypoint_mask, has_pose=has_pose)
-        if pose_features is not None and (
-            keypoints is None
-            or pose_features.shape[:2] not in (keypoints.shape[:2], (keypoints.shape[0], self.config.pose_hidden_size))
-        ):
-            given = None if keypoints is None else tuple(keypoints.shape)
-            raise ValueError(
-                f"pose_features {tuple(pose_features.shape)} need keypoints of as many clips and frames, got {given}."
-            )
+        self._check_pose_features(pose_features, keypoints)
         # A stream that the whole batch lacks is one that every clip lacks.
         first = cast(torch.Tensor, frames if keypoints is None else keypoints)
         video_present = pose_present = first.new_zeros(first.shape[0], 1, dtype=torch.bool)
@@ -577,14 +578,7 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         attention, vision_outputs = None, BaseModelOutputWithPooling()
         if keypoints is not None and self.pose_encoder is not None:
             keypoints = _mask_keypoints(keypoints, keypoint_mask, has_pose)
-            visible = (keypoints[..., 2] > 0).any(dim=-1)
-            if pose_features is None:
-                pose = self.pose_encoder(keypoints)
-            elif pose_features.ndim == 2:
-                pose = pose_features.to(self.dtype)
-            else:
-                pose = self.pose_encoder.combine(pose_features.to(self.dtype), visible)
-            pose_present = visible.any(dim=1, keepdim=True)
+            pose, pose_present = self._encode_pose(keypoints, pose_features)
         if frames is not None and self.vision_model is not None:
             frames, frame_mask, video_present = _mask_frames(frames, frame_mask)
             patch_size = cast(int, self.vision_model.config.patch_size)
@@ -597,13 +591,7 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
                 tokens = frames.to(self.dtype)
                 grid = (cast(int, self.vision_model.config.image_size) // patch_size,) * 2
             visual, attention = self._read_tokens(
-                tokens,
-                grid,
-                frame_mask,
-                keypoints,
-                pose,
-                pose_present,
-                output_explanation,
+                tokens, grid, frame_mask, keypoints, pose, pose_present, output_explanation
             )
         fused_embedding, gate = self.fusion(visual, pose, video_present, pose_present)
         return CLIPMGModelOutput(
@@ -650,7 +638,10 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
         self, frames: torch.Tensor | None, keypoints: torch.Tensor | None, **masks: torch.Tensor | None
     ) -> None:
         config = self.config
-        streams = {"pixel_values": (config.uses_vision, frames), "keypoints": (config.uses_pose, keypoints)}
+        streams = {
+            "pixel_values (or vision_tokens)": (config.uses_vision, frames),
+            "keypoints": (config.uses_pose, keypoints),
+        }
         readable = {name: values for name, (used, values) in streams.items() if used}
         if all(values is None for values in readable.values()):
             raise ValueError(f"A model with fusion={config.fusion!r} needs {' or '.join(readable)}, got None.")
@@ -659,14 +650,49 @@ class CLIPMGModel(CLIPMGPreTrainedModel):
                 f"keypoints must have the shape (clips, pose frames, num_keypoints={config.num_keypoints}, 3), got "
                 f"{tuple(keypoints.shape)}; this model reads the layout {config.keypoint_layout!r}."
             )
-        batch_sizes = [values.shape[0] for values in (frames, keypoints) if values is not None]
-        if batch_sizes[0] != batch_sizes[-1]:
-            raise ValueError(f"Got {batch_sizes[0]} clips in pixel_values and {batch_sizes[-1]} in keypoints.")
+        if frames is not None and keypoints is not None and frames.shape[0] != keypoints.shape[0]:
+            name = "pixel_values" if frames.ndim == 5 else "vision_tokens"
+            raise ValueError(f"Got {frames.shape[0]} clips in {name} and {keypoints.shape[0]} in keypoints.")
         for name, mask in masks.items():
-            masked, num_dimensions = (frames, 2) if name == "frame_mask" else (keypoints, 2 - (name == "has_pose"))
-            if mask is not None and masked is not None and mask.shape != masked.shape[:num_dimensions]:
-                expected = tuple(masked.shape[:num_dimensions])
-                raise ValueError(f"{name} must have the shape {expected}, got {tuple(mask.shape)}.")
+            if mask is None:
+                continue
+            stream = "pixel_values (or vision_tokens)" if name == "frame_mask" else "keypoints"
+            masked = streams[stream][1]
+            if masked is None:
+                raise ValueError(f"Got {name} {tuple(mask.shape)} without {stream}, which it masks.")
+            expected = masked.shape[:1] if name == "has_pose" else masked.shape[:2]
+            if mask.shape != expected:
+                raise ValueError(f"{name} must have the shape {tuple(expected)}, got {tuple(mask.shape)}.")
+
+    def _check_pose_features(self, pose_features: torch.Tensor | None, keypoints: torch.Tensor | None) -> None:
+        if pose_features is None:
+            return
+        if keypoints is None:
+            raise ValueError(f"Got pose_features {tuple(pose_features.shape)} without keypoints; expected both.")
+        whole = (keypoints.shape[0], self.config.pose_hidden_size)
+        if pose_features.ndim == 2:
+            fits = pose_features.shape == whole
+        else:
+            fits = pose_features.ndim == 5 and pose_features.shape[:2] == keypoints.shape[:2]
+        if not fits:
+            raise ValueError(
+                f"pose_features must have the shape {whole} or {(*keypoints.shape[:2], 'C', 'h', 'w')}, as keypoints "
+                f"{tuple(keypoints.shape)} have so many clips and frames; got {tuple(pose_features.shape)}."
+            )
+
+    def _encode_pose(
+        self, keypoints: torch.Tensor, pose_features: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Pose embeddings (B, D_p) of masked keypoints (B, T_p, K, 3), and which clips have a point (B, 1)."""
+        encoder = cast(CLIPMGPoseEncoder, self.pose_encoder)
+        visible = (keypoints[..., 2] > 0).any(dim=-1)
+        if pose_features is None:
+            pose = encoder(keypoints)
+        elif pose_features.ndim == 2:
+            pose = pose_features.to(self.dtype)
+        else:
+            pose = encoder.combine(pose_features.to(self.dtype), visible)
+        return pose, visible.any(dim=1, keepdim=True)
 
     def _read_tokens(
         self,

@@ -51,7 +51,8 @@ class CLIPMGPipeline(Pipeline):
             interval (`tuple`): `(start, end)`, half open, for a clip of a longer video; of a list of clips, one for
                 each.
             interval_unit (`str`, defaults to `"frames"`): `"frames"` or `"seconds"`.
-            source_layout (`str`, *optional*): Layout of keypoint arrays; by default told from their number.
+            source_layout (`str`, *optional*): Layout of keypoint arrays; by default told from their number, as in the
+                processor.
             missing_keypoints (`str`, defaults to `"mask"`): What happens to points that the source's layout lacks:
                 `"mask"` or `"error"`.
             top_k (`int`, defaults to 5): Labels to return.

@@ -259,7 +259,6 @@ LAYOUTS: dict[str, KeypointLayout] = {
         _layout("coco-17", _COCO_17, _COCO_17_EDGES),
         _layout("coco-wholebody-133", _COCO_17 + _FEET_6 + _FACE_68 + _LEFT_HAND + _RIGHT_HAND, _WHOLEBODY_EDGES),
         _layout("mediapipe-33", _MEDIAPIPE_33, _MEDIAPIPE_33_EDGES),
-        # As many points as openpose-body25, hence after it: this one is only ever chosen by its name.
         _layout("kinect-25", _KINECT_25, _KINECT_25_EDGES),
     )
 }
@@ -272,16 +271,27 @@ def get_layout(name: str) -> KeypointLayout:
     return LAYOUTS[name]
 
 
-def layout_from_count(num_keypoints: int) -> KeypointLayout:
-    """The layout with `num_keypoints` points; a ValueError that lists the known counts when there is none.
+def layout_from_count(num_keypoints: int, preferred: str | None = None) -> KeypointLayout:
+    """The layout with `num_keypoints` points.
 
-    25 points are openpose-body25; kinect-25 has to be named.
+    Args:
+        num_keypoints: K.
+        preferred: Name of the layout to take where several have as many points.
+
+    Raises:
+        ValueError: No layout has as many points, the message lists the known counts; or several have, the message
+            names them, and the preferred one is none of them.
     """
-    for layout in LAYOUTS.values():
-        if layout.num_keypoints == num_keypoints:
-            return layout
-    known = ", ".join(f"{layout.num_keypoints} ({name})" for name, layout in LAYOUTS.items())
-    raise ValueError(f"No keypoint layout has {num_keypoints} points. Known: {known}.")
+    candidates = {name: layout for name, layout in LAYOUTS.items() if layout.num_keypoints == num_keypoints}
+    if not candidates:
+        known = ", ".join(f"{layout.num_keypoints} ({name})" for name, layout in LAYOUTS.items())
+        raise ValueError(f"No keypoint layout has {num_keypoints} points. Known: {known}.")
+    if preferred not in candidates and len(candidates) > 1:
+        raise ValueError(
+            f"{num_keypoints} points may be those of {' or '.join(candidates)}; expected the layout's name "
+            "(source_layout of arrays, keypoint_layout of data sets)."
+        )
+    return candidates[preferred] if preferred in candidates else next(iter(candidates.values()))
 
 
 def valid_keypoints(keypoints: np.ndarray) -> np.ndarray:
@@ -304,7 +314,7 @@ def _midpoint(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 def describe_conversion(source: str | KeypointLayout, target: str | KeypointLayout) -> tuple[str, ...]:
     """Names of the points of `target` that `source` neither has nor lets derive, in the order of `target`.
 
-    These are the points that `convert_keypoints` reports, or masks with `missing="mask"`.
+    These are the points that `convert_keypoints` reports, or masks with `missing_keypoints="mask"`.
 
     Args:
         source: Layout to convert from, or its name.
@@ -325,7 +335,7 @@ def convert_keypoints(
     source: str | KeypointLayout,
     target: str | KeypointLayout,
     *,
-    missing: Literal["error", "mask"] = "error",
+    missing_keypoints: Literal["error", "mask"] = "error",
 ) -> np.ndarray:
     """Pick and reorder points by name, from the layout `source` to the layout `target`.
 
@@ -337,7 +347,7 @@ def convert_keypoints(
         keypoints: (..., K_source, 3) x, y and confidence, floating point.
         source: Layout of `keypoints`, or its name.
         target: Layout to return, or its name.
-        missing: "error", or "mask" to return points that the source cannot give as missing, (0, 0, 0).
+        missing_keypoints: "error", or "mask" to return points that the source cannot give as missing, (0, 0, 0).
 
     Returns:
         (..., K_target, 3), a new array with the type and unit of `keypoints`.
@@ -347,8 +357,8 @@ def convert_keypoints(
     """
     source = get_layout(source) if isinstance(source, str) else source
     target = get_layout(target) if isinstance(target, str) else target
-    if missing not in ("error", "mask"):
-        raise ValueError(f"missing is {missing!r}, expected 'error' or 'mask'.")
+    if missing_keypoints not in ("error", "mask"):
+        raise ValueError(f"missing_keypoints is {missing_keypoints!r}, expected 'error' or 'mask'.")
     if keypoints.shape[-2:] != (source.num_keypoints, 3) or not np.issubdtype(keypoints.dtype, np.floating):
         needed = f"layout {source.name!r} needs floating point values of shape (..., {source.num_keypoints}, 3)"
         raise ValueError(f"keypoints are {keypoints.dtype} of shape {keypoints.shape}; {needed}.")
@@ -359,10 +369,10 @@ def convert_keypoints(
             columns[name] = _midpoint(columns[first], columns[second])
 
     absent = describe_conversion(source, target)
-    if absent and missing == "error":
+    if absent and missing_keypoints == "error":
         raise ValueError(
             f"Layout {target.name!r} has {len(absent)} keypoints that {source.name!r} lacks: "
-            f"{_summarize_names(absent)}. With missing='mask' they become missing points."
+            f"{_summarize_names(absent)}. With missing_keypoints='mask' they become missing points."
         )
     nothing = np.zeros((*keypoints.shape[:-2], 3), dtype=keypoints.dtype)
     return np.stack([columns.get(name, nothing) for name in target.keypoints], axis=-2)

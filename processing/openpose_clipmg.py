@@ -44,12 +44,14 @@ class OpenPoseSequence:
         layout: "openpose-137", or "openpose-body25" when nobody in any frame has a face or a hand.
         num_people: (T,) int64, how many people each file lists; 0 for a frame without a file.
         frame_numbers: (T,) int64, consecutive, from the file names; the first need not be 0.
+        name: What errors call them: the path that they were read from; "" for a list of files.
     """
 
     keypoints: np.ndarray
     layout: str
     num_people: np.ndarray
     frame_numbers: np.ndarray
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +98,8 @@ def read_openpose(
         elif person != "largest" and person < len(people):
             keypoints[frame] = people[person]
     num_people = np.array([len(people) for people in frames.people], dtype=np.int64)
-    return OpenPoseSequence(keypoints, frames.layout, num_people, frames.frame_numbers)
+    name = str(source) if isinstance(source, str | os.PathLike) else ""
+    return OpenPoseSequence(keypoints, frames.layout, num_people, frames.frame_numbers, name)
 
 
 def read_openpose_frames(source: KeypointFiles, *, allow_gaps: bool = False) -> OpenPoseFrames:

@@ -103,20 +103,6 @@ class _Keypoints:
     points: np.ndarray
     first_number: int
 
-    def rows(self, first: int, last: int, video: str, num_frames: int) -> np.ndarray:
-        """Rows of the frames [first, last) of a video, whether these are all there are or a part."""
-        num_rows = len(self.points)
-        if num_rows == num_frames:
-            return self.points[first:last]
-        is_part = last - first < num_frames
-        if is_part and num_rows == last - first and self.first_number in (0, first):
-            return self.points
-        start = f", the first for frame {self.first_number}" if self.first_number else ""
-        part = f", or {last - first} for its interval [{first}, {last})" if is_part else ""
-        raise ValueError(
-            f"{self.name}: {num_rows} rows{start}; expected {num_frames}, one for each frame of {video}{part}."
-        )
-
 
 class CLIPMGProcessor(ProcessorMixin):
     """Turns clips and their keypoints into the inputs of CLIP-MG.
@@ -266,7 +252,8 @@ class CLIPMGProcessor(ProcessorMixin):
             interval_unit (`str`, defaults to `"frames"`): `"frames"` or `"seconds"` since the first frame.
             crops: For each clip the [`SquareCrop`] of the source frame that both streams are cut to; `None` for the
                 square around the person of the clip. With `augment` a random part of it.
-            source_layout (`str`, *optional*): Layout of arrays; by default told from the number of keypoints.
+            source_layout (`str`, *optional*): Layout of arrays; by default the model's if it has as many keypoints,
+                else the only one that has.
             missing_keypoints (`str`, defaults to `"error"`): `"mask"` fills the points that the source layout lacks.
             augment (`bool`, defaults to `False`): Draw frames inside their segments, crop and mirror at random, and
                 whatever else the processor's attributes `augmentation_...` switch on.
@@ -319,39 +306,42 @@ class CLIPMGProcessor(ProcessorMixin):
 
     def _read_keypoints(self, clip: "_ClipInput", source_layout: str | None, missing: Any) -> _Keypoints:
         """Read keypoints of any kind into the model's layout."""
-        source, name, first_number = clip.keypoints, clip.keypoints_name, 0
+        source, name, first_number = clip.keypoints, f"keypoints{clip.place}", 0
         if _is_path(source) or (isinstance(source, list | tuple) and all(map(_is_path, source))):
             source = read_openpose(source)
         if hasattr(source, "frame_numbers"):
-            first_number, source_layout, source = int(source.frame_numbers[0]), source.layout, source.keypoints
+            name, first_number = source.name or name, int(source.frame_numbers[0])
+            source_layout, source = source.layout, source.keypoints
         try:
             points = self.convert_keypoints(source, source_layout, missing)
         except (TypeError, ValueError) as error:
-            problem = str(error).replace("missing='mask'", "missing_keypoints='mask'")
-            raise ValueError(f"{name}: {problem}") from error
+            raise ValueError(f"{name}: {error}") from error
         return _Keypoints(name, points, first_number)
 
     def convert_keypoints(
-        self, keypoints: Any, source_layout: str | None = None, missing: Literal["error", "mask"] = "error"
+        self,
+        keypoints: Any,
+        source_layout: str | None = None,
+        missing_keypoints: Literal["error", "mask"] = "error",
     ) -> np.ndarray:
         """Check an array or tensor of keypoints and convert it to the model's layout.
 
         Args:
             keypoints: (N, K_source, 3) x, y in pixels of the source frame and confidence.
-            source_layout: Layout of `keypoints`; by default told from their number.
-            missing: As `missing_keypoints` of a call.
+            source_layout, missing_keypoints: As in a call.
 
         Returns:
             (N, K, 3) float64, (0, 0, 0) where missing.
 
         Raises:
-            ValueError: Another shape, values that cannot be pixels, or points that the source layout lacks.
+            ValueError: Another shape, values that cannot be pixels, points that the source layout lacks, or a number
+                of points that several layouts have.
         """
         source = keypoints.detach().cpu() if isinstance(keypoints, torch.Tensor) else keypoints
         points = np.asarray(source, np.float64)
-        layout = _check_keypoints(points, source_layout)
+        layout = _check_keypoints(points, source_layout, self.keypoint_layout)
         points = np.where(valid_keypoints(points)[..., None], points, 0.0)
-        return convert_keypoints(points, layout, self.keypoint_layout, missing=missing)
+        return convert_keypoints(points, layout, self.keypoint_layout, missing_keypoints=missing_keypoints)
 
     def _process_clip(
         self,
@@ -364,7 +354,13 @@ class CLIPMGProcessor(ProcessorMixin):
         """Process one clip: the same frames, crop and mirror for both streams."""
         with clip.open(keypoints) as video:
             first, last = video.resolve_interval(*clip.interval, unit)
-            points = None if keypoints is None else keypoints.rows(first, last, video.name, video.num_frames)
+            points = None
+            if keypoints is not None:
+                num_rows, first_number = len(keypoints.points), keypoints.first_number
+                rows = rows_of_interval(
+                    num_rows, first_number, (first, last), video.num_frames, keypoints.name, video.name
+                )
+                points = keypoints.points[rows]
             rgb_indices, pose_indices = self._choose_frames(last - first, settings, generator)
             pose = None if points is None else points[pose_indices]
             dropped = self._choose_dropped_stream(clip.video is not None, pose, generator)
@@ -505,11 +501,6 @@ class _ClipInput:
     crop: SquareCrop | None
     place: str
 
-    @property
-    def keypoints_name(self) -> str:
-        """What errors call the keypoints."""
-        return str(self.keypoints) if _is_path(self.keypoints) else f"keypoints{self.place}"
-
     def open(self, keypoints: _Keypoints | None) -> Any:
         """Open the video, or a stand-in with as many frames as there are rows of keypoints."""
         if self.video is not None:
@@ -580,17 +571,61 @@ def _make_generators(seeds: Any, num_clips: int) -> list[np.random.Generator]:
     return [np.random.default_rng(int(seed)) for seed in seeds]
 
 
+def rows_of_interval(
+    num_rows: int, first_number: int, interval: tuple[int, int], num_frames: int, name: str, video: str
+) -> slice:
+    """Which rows of keypoints show the frames of an interval.
+
+    As many rows as the video has frames show all of them, whatever the number of the first: there are files that are
+    numbered from 1. As many as the interval has show it alone, if they are numbered from 0 or from its start.
+
+    Args:
+        num_rows: How many rows there are.
+        first_number: Frame that the first one is said to show; 0 for arrays.
+        interval: First and last + 1 of the frames, within the video.
+        num_frames: N, the length of the video.
+        name, video: What errors call the keypoints and the video.
+
+    Raises:
+        ValueError: Rows that are neither.
+    """
+    first, last = interval
+    if num_rows == num_frames:
+        return slice(first, last)
+    is_part = last - first < num_frames
+    if is_part and num_rows == last - first and first_number in (0, first):
+        return slice(None)
+    start = f", the first for frame {first_number}" if first_number else ""
+    part = f", or {last - first} for its interval [{first}, {last})" if is_part else ""
+    raise ValueError(f"{name}: {num_rows} rows{start}; expected {num_frames}, one for each frame of {video}{part}.")
+
+
 def _is_path(source: Any) -> bool:
     return isinstance(source, str | PathLike)
 
 
-def _check_keypoints(points: np.ndarray, source_layout: str | None) -> KeypointLayout:
+def layout_of_array(shape: tuple[int, ...], source_layout: str | None, own_layout: str | None) -> KeypointLayout:
+    """The layout of an array of keypoints.
+
+    Args:
+        shape: Of the array, (rows, K, 3).
+        source_layout: Its layout, if it is known.
+        own_layout: Layout of the model, which comes first where several have K keypoints.
+
+    Raises:
+        ValueError: Another shape, or no single layout of K keypoints.
+    """
+    if len(shape) != 3 or shape[-1] != 3 or 0 in shape:
+        raise ValueError(f"the shape is {shape}; expected (frames, keypoints, 3) with x, y and confidence.")
+    layout = layout_from_count(shape[1], own_layout) if source_layout is None else get_layout(source_layout)
+    if layout.num_keypoints != shape[1]:
+        raise ValueError(f"{shape[1]} keypoints; expected the {layout.num_keypoints} of {layout.name!r}.")
+    return layout
+
+
+def _check_keypoints(points: np.ndarray, source_layout: str | None, own_layout: str) -> KeypointLayout:
     """Tell the layout of keypoints (rows, K, 3), and raise a ValueError for values that cannot be pixels."""
-    if points.ndim != 3 or points.shape[-1] != 3 or 0 in points.shape:
-        raise ValueError(f"the shape is {points.shape}; expected (frames, keypoints, 3) with x, y and confidence.")
-    layout = layout_from_count(points.shape[1]) if source_layout is None else get_layout(source_layout)
-    if layout.num_keypoints != points.shape[1]:
-        raise ValueError(f"{points.shape[1]} keypoints; expected the {layout.num_keypoints} of {layout.name!r}.")
+    layout = layout_of_array(points.shape, source_layout, own_layout)
     # The comparison is false for NaN.
     bad = ~(np.abs(points) <= MAX_KEYPOINT_VALUE)
     bad[..., 2] |= points[..., 2] < 0
@@ -606,4 +641,4 @@ def _check_keypoints(points: np.ndarray, source_layout: str | None) -> KeypointL
     return layout
 
 
-__all__ = ["CLIPMGClip", "CLIPMGProcessor", "CLIPMGProcessorKwargs"]
+__all__ = ["CLIPMGClip", "CLIPMGProcessor", "CLIPMGProcessorKwargs", "layout_of_array", "rows_of_interval"]

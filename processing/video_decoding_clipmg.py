@@ -331,24 +331,17 @@ class VideoReader:
         if unit not in ("frames", "seconds"):
             raise ValueError(f'unit is {unit!r}; expected "frames" or "seconds"')
         num_frames = len(self._index.ticks)
-        extent = num_frames if unit == "frames" else self.info.duration
-        limit = extent if unit == "frames" else extent + extent / num_frames
-        low, high = 0 if start is None else start, extent if end is None else end
-        held = f"the video holds [0, {extent:g}) {unit}"
-        if not (0 <= low < extent and high <= limit):
-            raise self._error(f"the interval [{low:g}, {high:g}) {unit} lies outside the video; {held}")
-        if unit == "seconds":
-            first, last = (int(place) for place in np.searchsorted(self.info.timestamps, [low, high]))
-        else:
-            first, last = self._integer(low), self._integer(high)
+        if unit == "frames":
+            return resolve_frames(start, end, num_frames, self.name)
+        duration = self.info.duration
+        low, high = 0 if start is None else start, duration if end is None else end
+        interval, held = f"the interval [{low:g}, {high:g}) seconds", f"the video holds [0, {duration:g}) seconds"
+        if not (0 <= low < duration and high <= duration + duration / num_frames):
+            raise self._error(f"{interval} lies outside the video; {held}")
+        first, last = (int(place) for place in np.searchsorted(self.info.timestamps, [low, high]))
         if first >= last:
-            raise self._error(f"the interval [{low:g}, {high:g}) {unit} is empty or reversed; {held}")
+            raise self._error(f"{interval} is empty or reversed; {held}")
         return first, last
-
-    def _integer(self, frame: float) -> int:
-        if frame != int(frame):
-            raise self._error(f"frame number {frame:g} is not an integer; expected one, or an interval in seconds")
-        return int(frame)
 
     def _error(self, problem: str) -> VideoDecodingError:
         return VideoDecodingError(f"{self.name}: {problem}")
@@ -688,6 +681,28 @@ class VideoReader:
         return self._open()
 
 
+def resolve_frames(start: float | None, end: float | None, num_frames: int, name: str) -> tuple[int, int]:
+    """Turn a half-open interval of frames into `(first, last + 1)`, as `VideoReader.resolve_interval` does.
+
+    Args:
+        start, end: Frames with `start <= index < end`; None is the start or the end of the video.
+        num_frames: N, the length of the video.
+        name: What errors call it.
+    """
+    low, high = 0 if start is None else start, num_frames if end is None else end
+    interval, held = f"{name}: the interval [{low:g}, {high:g}) frames", f"the video holds [0, {num_frames}) frames"
+    if not (0 <= low < num_frames and high <= num_frames):
+        raise VideoDecodingError(f"{interval} lies outside the video; {held}")
+    if low >= high:
+        raise VideoDecodingError(f"{interval} is empty or reversed; {held}")
+    for frame in (low, high):
+        if frame != int(frame):
+            raise VideoDecodingError(
+                f"{name}: frame number {frame:g} is not an integer; expected one, or in a file an interval in seconds"
+            )
+    return int(low), int(high)
+
+
 def to_upright_rgb(frame: VideoFrame, reformatter: VideoReformatter, num_threads: int = 0) -> np.ndarray:
     """Convert a decoded frame to upright RGB, uint8 `(height, width, 3)`; a view of the converted frame."""
     rgb = reformatter.reformat(frame, format="rgb24", threads=num_threads)
@@ -790,5 +805,6 @@ __all__ = [
     "VideoInfo",
     "VideoReader",
     "VideoSource",
+    "resolve_frames",
     "to_upright_rgb",
 ]

@@ -20,7 +20,7 @@ from transformers.processing_utils import Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .geometry_clipmg import crop_and_resize, full_frame_crop, sample_frame_indices
-from .video_decoding_clipmg import VideoDecodingError, VideoInfo, VideoReader
+from .video_decoding_clipmg import VideoDecodingError, VideoInfo, VideoReader, resolve_frames
 
 
 class CLIPMGVideoProcessorKwargs(TypedDict, total=False):
@@ -47,7 +47,7 @@ class CLIPMGVideoProcessorKwargs(TypedDict, total=False):
 
 
 class UntimedFrames:
-    """Frames that are known by their number alone, behind the interface of [`VideoReader`].
+    """Frames that are known by their number alone: what tells the length of a [`VideoReader`], without its frames.
 
     Args:
         name (`str`): What errors call them.
@@ -86,21 +86,15 @@ class UntimedFrames:
 
     def resolve_interval(self, start: float | None, end: float | None, unit: str) -> tuple[int, int]:
         """Check a half-open interval as [`VideoReader`] does; there are no seconds."""
-        name, num_frames = self.info.name, self.info.num_frames
         if unit != "frames" and (start, end) != (None, None):
             raise VideoDecodingError(
-                f"{name}: the interval is in {unit}, but only files have timestamps; expected it in frames."
+                f"{self.name}: the interval is in {unit}, but only files have timestamps; expected it in frames."
             )
-        low, high = 0 if start is None else start, num_frames if end is None else end
-        if not 0 <= low < high <= num_frames or low != int(low) or high != int(high):
-            raise VideoDecodingError(
-                f"{name}: the interval is [{low:g}, {high:g}); expected whole numbers within [0, {num_frames}) frames."
-            )
-        return int(low), int(high)
+        return resolve_frames(start, end, self.num_frames, self.name)
 
 
 class DecodedVideo(UntimedFrames):
-    """Frames in memory.
+    """Frames in memory, behind the interface of [`VideoReader`].
 
     Args:
         frames (`numpy.ndarray`, `torch.Tensor` or `list`): uint8 RGB of shape (N, H, W, 3) or (N, 3, H, W), or a list
@@ -136,6 +130,10 @@ class DecodedVideo(UntimedFrames):
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Return the frames at `indices` as uint8 (n, H, W, 3)."""
         return self.frames[indices]
+
+    def iter_frames(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(index, frame)` for `start <= index < end`; frame: uint8 (H, W, 3)."""
+        yield from self.iter_read(np.arange(*self.resolve_interval(start, end, "frames")))
 
     def iter_read(self, indices: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Yield `(index, frame)` for the indices; frame: uint8 (H, W, 3)."""

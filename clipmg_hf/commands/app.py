@@ -11,6 +11,7 @@ from clipmg_hf.console import errors_to_exit
 
 def app(
     model: shared.ModelOption,
+    revision: shared.RevisionOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; any other lets machines of the network in.")
     ] = "127.0.0.1",
@@ -19,6 +20,7 @@ def app(
     pose_weights: shared.PoseWeightsOption = None,
     person_detector: shared.PersonDetectorOption = None,
     device: shared.DeviceOption = None,
+    backend: shared.BackendOption = "torch",
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest upload, in megabytes.")] = 200,
     max_minutes: Annotated[float, typer.Option(help="Longest video, in minutes.")] = 10,
     open_browser: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
@@ -30,6 +32,8 @@ def app(
 
         launch(
             model,
+            revision=revision,
+            backend=backend,
             host=host,
             port=port,
             pose=pose,

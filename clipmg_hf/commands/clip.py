@@ -1,7 +1,6 @@
 """One clip, for `clipmg predict` and `clipmg explain`: the prediction, and blurred faces."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,10 @@ import numpy as np
 
 from clipmg_hf import inference
 from clipmg_hf.inference import ClipPrediction, FollowedPeople, InferenceModel, follow_people, load_model
-from clipmg_hf.pose import load_estimator
-from clipmg_hf.processing import OpenPoseSequence, VideoReader
+from clipmg_hf.pose_choice import check_pose_choice, load_pose_choice
+from clipmg_hf.processing import OpenPoseSequence
 from clipmg_hf.subject_rules import parse_subject_rule
-from clipmg_hf.timeline.face_blur import SequenceFaceBlur
+from clipmg_hf.timeline.face_blur import blur_clip
 from clipmg_hf.timeline.records import WindowScores
 
 
@@ -35,6 +34,7 @@ class ClipRequest:
     subject: str | None
     blur_face: bool
     device: str | None
+    revision: str | None
     backend: str = "torch"
 
 
@@ -44,14 +44,12 @@ class PredictedClip:
 
     Args:
         model: The model.
-        prediction: Its prediction.
-        bystanders: Keypoints (end - start, K, 3) of everybody whose face to blur.
+        prediction: Its prediction; on request drawn with blurred faces.
         windows: To explain it, the clip in overlapping windows of half its length, at most 32 frames.
     """
 
     model: InferenceModel
     prediction: ClipPrediction
-    bystanders: tuple[np.ndarray, ...]
     windows: tuple[WindowScores, ...] = ()
 
 
@@ -68,10 +66,9 @@ def predict_request(request: ClipRequest, explain: bool, show_progress: bool) ->
             raise ValueError("Faces are found by keypoints; expected --keypoints or --pose to blur them.")
         if request.subject is not None:
             raise ValueError("People are found by keypoints; expected --keypoints or --pose to choose a subject.")
-    if request.pose is None and (request.pose_weights or request.person_detector):
-        raise ValueError("Got weights of a pose estimator without --pose; expected its name.")
+    check_pose_choice(request.pose, request.pose_weights, request.person_detector)
     interval: dict[str, Any] = {"start": request.start, "end": request.end, "unit": request.unit}
-    model, processor = load_model(request.model, request.device, backend=request.backend)
+    model, processor = load_model(request.model, request.device, None, request.backend, request.revision)
     keypoints: Any = request.keypoints
     people = None
     if request.pose is not None or request.subject is not None or request.blur_face:
@@ -80,10 +77,9 @@ def predict_request(request: ClipRequest, explain: bool, show_progress: bool) ->
         if request.pose is not None or request.subject is not None:
             keypoints = _to_sequence(people)
     prediction = inference.predict_clip(model, processor, request.video, keypoints, **interval, explain=explain)
-    bystanders: tuple[np.ndarray, ...] = ()
     if request.blur_face and people is not None:
         sequences = people.sequences(with_others=True).values()
-        bystanders = tuple(points[prediction.start : prediction.end] for points in sequences)
+        prediction = blur_clip(prediction, [points[prediction.start : prediction.end] for points in sequences])
     windows: tuple[WindowScores, ...] = ()
     if explain and prediction.gate_mean is not None:
         size = max(1, min(_MAX_WINDOW, (prediction.end - prediction.start) // 2))
@@ -98,22 +94,14 @@ def predict_request(request: ClipRequest, explain: bool, show_progress: bool) ->
             end=prediction.end,
         )
         windows = timeline.windows
-    return PredictedClip(model, prediction, bystanders, windows)
+    return PredictedClip(model, prediction, windows)
 
 
 def _follow(request: ClipRequest, interval: dict[str, Any], show_progress: bool) -> FollowedPeople:
-    estimator = None
-    if request.pose is not None:
-        estimator = load_estimator(
-            request.pose,
-            device=request.device,
-            weights=request.pose_weights,
-            person_detector=request.person_detector,
-        )
     people = follow_people(
         request.video,
         keypoints=request.keypoints,
-        pose=estimator,
+        pose=load_pose_choice(request.pose, request.pose_weights, request.person_detector, request.device),
         subject=parse_subject_rule(request.subject or "largest"),
         **interval,
         show_progress=show_progress,
@@ -129,37 +117,4 @@ def _to_sequence(people: FollowedPeople) -> OpenPoseSequence:
     return OpenPoseSequence(points, people.layout.name, seen, np.arange(people.num_frames))
 
 
-class _BlurredVideo(VideoReader):
-    """Shows a video with blurred faces; the blur counts the frames from `first`."""
-
-    def __init__(self, source: Path, blur: SequenceFaceBlur, first: int):
-        super().__init__(source)
-        self._blur = blur
-        self._first = first
-
-    def read(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        frames = zip(super().read(indices), indices, strict=True)
-        return np.stack([self._blur(frame, int(index) - self._first) for frame, index in frames])
-
-    def iter_read(self, indices: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        for index, frame in super().iter_read(indices):
-            yield index, self._blur(frame, index - self._first)
-
-
-def blur_faces(clip: PredictedClip) -> ClipPrediction:
-    """The prediction, to be drawn with blurred faces and without points of the face."""
-    prediction, explanation = clip.prediction, clip.prediction.explanation
-    assert explanation is not None and explanation.layout is not None and explanation.keypoints is not None
-    blur = SequenceFaceBlur([explanation.keypoints, *clip.bystanders], explanation.layout)
-    is_face = np.array([name.startswith("face_") for name in explanation.layout.keypoints])
-    return replace(
-        prediction,
-        explanation=replace(
-            explanation,
-            video=_BlurredVideo(Path(prediction.video), blur, prediction.start),
-            keypoints=np.where(is_face[:, None], 0.0, explanation.keypoints),
-        ),
-    )
-
-
-__all__ = ["ClipRequest", "PredictedClip", "blur_faces", "predict_request"]
+__all__ = ["ClipRequest", "PredictedClip", "predict_request"]

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipmg_hf.commands import shared
-from clipmg_hf.commands.shared import make_table, quiet_libraries, say
-from clipmg_hf.console import errors_to_exit
+from clipmg_hf.commands.shared import quiet_libraries
+from clipmg_hf.console import errors_to_exit, make_table, say
 
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipmg_hf.commands import shared
-from clipmg_hf.commands.predict import describe_interval
-from clipmg_hf.commands.shared import Unit, make_table, quiet_libraries, say
-from clipmg_hf.console import errors_to_exit
+from clipmg_hf.commands.shared import Unit, pick, quiet_libraries
+from clipmg_hf.console import errors_to_exit, make_table, say
+from clipmg_hf.text import describe_interval
 
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _NUM_JOINTS = 8
 def explain(
     video: shared.VideoArgument,
     model: shared.ModelOption,
+    revision: shared.RevisionOption = None,
     output: Annotated[
         Path | None,
         typer.Option(help="Also write a page with pictures, and all numbers.", metavar="DIR", show_default=False),
@@ -47,40 +48,24 @@ def explain(
     quiet: shared.QuietOption = False,
 ) -> None:
     """Say what the prediction of a clip rests on: frames or pose, which joints, and where the model looked."""
-    messages = Console(stderr=True, quiet=quiet)
+    arguments, messages = {**locals(), "backend": "torch"}, Console(stderr=True, quiet=quiet)
     with errors_to_exit(), quiet_libraries(quiet):
+        if blur_face and output is None:
+            raise ValueError("Faces are blurred in what is drawn; expected --output with --blur-face.")
         with messages.status("Loading the model") as status:
             from clipmg_hf.commands.clip import ClipRequest, predict_request
-            from clipmg_hf.explanation import explain_clip
-            from clipmg_hf.explanation_page import explanation_to_dict, write_explanation
+            from clipmg_hf.explanation import explain_clip, explanation_to_dict
 
-            request = ClipRequest(
-                video=video,
-                model=model,
-                keypoints=keypoints,
-                start=start,
-                end=end,
-                unit=unit.value,
-                pose=pose,
-                pose_weights=pose_weights,
-                person_detector=person_detector,
-                subject=subject,
-                blur_face=blur_face and output is not None,
-                device=device,
-            )
-            clip = predict_request(request, explain=True, show_progress=False)
+            if output is not None:
+                # Before the model is loaded, to fail early where the extra is missing.
+                from clipmg_hf.explanation_page import write_explanation
+
+            clip = predict_request(pick(ClipRequest, arguments), explain=True, show_progress=False)
             status.update("Leaving out joints and streams")
             influence = explain_clip(clip.model, clip.prediction, label)
             if output is not None:
                 status.update("Drawing")
-                write_explanation(
-                    clip.prediction,
-                    influence,
-                    output,
-                    windows=clip.windows,
-                    blur_face=blur_face,
-                    bystanders=clip.bystanders,
-                )
+                write_explanation(clip.prediction, influence, output, windows=clip.windows)
         if as_json:
             typer.echo(json.dumps(explanation_to_dict(clip.prediction, influence, clip.windows), allow_nan=False))
         else:

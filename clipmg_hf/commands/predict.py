@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from clipmg_hf.commands import shared
-from clipmg_hf.commands.shared import Unit, make_table, quiet_libraries, say
-from clipmg_hf.console import errors_to_exit
+from clipmg_hf.commands.shared import Unit, pick, quiet_libraries
+from clipmg_hf.console import errors_to_exit, make_table, say
+from clipmg_hf.text import describe_interval
 
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def _check_overlay(path: Path | None) -> Path | None:
 def predict(
     video: shared.VideoArgument,
     model: shared.ModelOption,
+    revision: shared.RevisionOption = None,
     keypoints: shared.ClipKeypointsOption = None,
     pose: shared.PoseOption = None,
     pose_weights: shared.PoseWeightsOption = None,
@@ -56,30 +58,17 @@ def predict(
     quiet: shared.QuietOption = False,
 ) -> None:
     """Classify one clip of a video; the whole video by default."""
-    messages = Console(stderr=True, quiet=quiet)
+    arguments, messages = locals(), Console(stderr=True, quiet=quiet)
     with errors_to_exit(), quiet_libraries(quiet), messages.status("Loading the model") as status:
+        if blur_face and overlay is None:
+            raise ValueError("Faces are blurred in what is drawn; expected --overlay with --blur-face.")
         write_overlay = None if overlay is None else _overlay_writer(overlay)
-        from clipmg_hf.commands.clip import ClipRequest, blur_faces, predict_request
+        from clipmg_hf.commands.clip import ClipRequest, predict_request
 
-        request = ClipRequest(
-            video=video,
-            model=model,
-            keypoints=keypoints,
-            start=start,
-            end=end,
-            unit=unit.value,
-            pose=pose,
-            pose_weights=pose_weights,
-            person_detector=person_detector,
-            subject=subject,
-            blur_face=blur_face and overlay is not None,
-            device=device,
-            backend=backend,
-        )
-        clip = predict_request(request, explain=overlay is not None, show_progress=False)
+        clip = predict_request(pick(ClipRequest, arguments), explain=overlay is not None, show_progress=False)
         if write_overlay is not None:
             status.update("Drawing the overlay")
-            write_overlay(blur_faces(clip) if blur_face else clip.prediction, overlay)
+            write_overlay(clip.prediction, overlay)
     if as_json:
         typer.echo(json.dumps(clip.prediction.to_dict(top), allow_nan=False))
     else:
@@ -112,14 +101,6 @@ def _print_prediction(prediction: "ClipPrediction", top: int) -> None:
     console.print(f"streams: {_describe_streams(prediction)}", soft_wrap=True)
 
 
-def describe_interval(prediction: "ClipPrediction") -> str:
-    """The clip in frames, and in seconds where it has times."""
-    frames = f"frames {prediction.start} to {prediction.end - 1}"
-    if prediction.start_seconds is None or prediction.end_seconds is None:
-        return frames
-    return f"{frames}, {prediction.start_seconds:.2f} to {prediction.end_seconds:.2f} s"
-
-
 def _describe_streams(prediction: "ClipPrediction") -> str:
     """One line: which streams were used, what the pose stream saw, and how the gate weighed them."""
     if not prediction.num_pose_frames:
@@ -135,4 +116,4 @@ def _describe_streams(prediction: "ClipPrediction") -> str:
     return ", ".join(parts)
 
 
-__all__ = ["describe_interval", "predict"]
+__all__ = ["predict"]

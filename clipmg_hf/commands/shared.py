@@ -1,22 +1,24 @@
-"""Options that several commands have, and how they print."""
+"""Options that several commands have, and what these do with them."""
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from clipmg_hf.console import no_warnings
+from clipmg_hf.pose_choice import ESTIMATORS
 from clipmg_hf.subject_rules import parse_subject_rule
-from clipmg_hf.timeline_options import BACKENDS, ESTIMATORS, TimelineOptions
+from clipmg_hf.timeline_options import BACKENDS, TimelineOptions
 
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Chosen = TypeVar("Chosen", bound="DataclassInstance")
 HELP = {option.name: option.metadata["help"] for option in fields(TimelineOptions)}
 
 
@@ -57,6 +59,10 @@ def check_subject(value: str | None) -> str | None:
 ModelOption = Annotated[
     str, typer.Option(help="Folder of a checkpoint, or owner/name on the Hub.", metavar="DIR", show_default=False)
 ]
+RevisionOption = Annotated[
+    str | None,
+    typer.Option(help="Commit, tag or branch of a model on the Hub.", metavar="NAME", show_default="main"),
+]
 VideoArgument = Annotated[Path, typer.Argument(help="Video file.", show_default=False)]
 ClipKeypointsOption = Annotated[
     Path | None,
@@ -90,17 +96,9 @@ BlurFaceOption = Annotated[
 ]
 
 
-def make_table(columns: Sequence[str], num_text_columns: int = 1) -> Table:
-    """A table without lines; the first columns hold text, the others numbers."""
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < num_text_columns else "right", overflow="fold")
-    return table
-
-
-def say(console: Console, text: str) -> None:
-    """Print text as it is, of any length in one line."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
+def pick(cls: type[Chosen], arguments: Mapping[str, Any]) -> Chosen:
+    """An object of a dataclass from those arguments of a command that are named like its fields."""
+    return cls(**{field.name: arguments[field.name] for field in fields(cls)})
 
 
 @contextmanager
@@ -139,13 +137,13 @@ __all__ = [
     "PoseOption",
     "PoseWeightsOption",
     "QuietOption",
+    "RevisionOption",
     "StartOption",
     "Unit",
     "UnitOption",
     "VideoArgument",
     "check_subject",
     "choice",
-    "make_table",
+    "pick",
     "quiet_libraries",
-    "say",
 ]

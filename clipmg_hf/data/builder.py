@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from clipmg_hf.data.background import BackgroundSettings, add_background, add_background_class
 from clipmg_hf.data.examination import examine
 from clipmg_hf.data.problems import DatasetFormatError, OnError
 from clipmg_hf.data.schema import EMOTIONS, HIDDEN_LABEL, clip_features, keypoint_features
@@ -44,6 +45,8 @@ class ClipConfig(datasets.BuilderConfig):
     Args:
         protocol (`str`): How the data set is split; "" is the builder's first protocol.
         validation, seed, num_folds, fold: See [`SplitSettings`].
+        background_share, background_margin (`float`): See [`BackgroundSettings`], which takes the same seed; a
+            share of 0 adds neither class nor clips.
         skeleton (`str`): Which skeleton files to read; what there is depends on the data set.
         personal_data (`bool`): With gender and nationality of the subjects.
         on_error (`str`): `"raise"` or `"skip"`.
@@ -56,6 +59,8 @@ class ClipConfig(datasets.BuilderConfig):
     seed: int = 0
     num_folds: int = 5
     fold: int = 0
+    background_share: float = 0.0
+    background_margin: float = BackgroundSettings.margin
     skeleton: str = "auto"
     personal_data: bool = False
     on_error: OnError = "raise"
@@ -87,8 +92,12 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
         on_error: OnError = kwargs.get("on_error") or "raise"
         self.source = self.find(str(data_dir), on_error, kwargs.get("skeleton") or "auto")
         kwargs["fingerprint"] = fingerprint(self.source, f"{BUILDER_VERSION} {READER_VERSION}")
+        # The features that the base class asks for have it.
+        if kwargs.get("background_share"):
+            self.source = add_background_class(self.source)
         super().__init__(cache_dir, data_dir=str(Path(data_dir).resolve()), **kwargs)
         self.settings = self._settings()
+        self.background = self._background_settings()
 
     def find(self, path: str, on_error: OnError, skeleton: str) -> DataSource:
         """Find the data set below `path`."""
@@ -101,6 +110,17 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             raise ValueError(f"protocol is {protocol!r}; expected one of {', '.join(map(repr, self.PROTOCOLS))}.")
         protocol = "official" if protocol == self.PROTOCOLS[0] else protocol
         return SplitSettings(protocol, config.validation, config.seed, config.num_folds, config.fold)
+
+    def _background_settings(self) -> BackgroundSettings | None:
+        config = self.config
+        if config.background_share == 0:
+            return None
+        if config.name != "classification":
+            raise ValueError(
+                f"background_share is {config.background_share} for {config.name!r}, whose rows are whole videos; "
+                "expected 0, or 'classification'."
+            )
+        return BackgroundSettings(config.background_share, config.background_margin, config.seed)
 
     def _info(self) -> datasets.DatasetInfo:
         source, layout = self.source, self.source.keypoint_layout
@@ -123,8 +143,11 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             source = _keep_whole_videos(source)
         if self.config.name == "emotion":
             source = _keep_known_emotions(source)
-        _log_notes(source)
         assignment = assign_splits(source, self.settings, self.train_subjects)
+        if self.background is not None:
+            num_frames = _shared_frames(source, cache)
+            source = add_background(source, assignment.split_of_video, num_frames, self.background)
+        _log_notes(source)
         self.info.description = "\n".join(
             [
                 f"{source.name}, {source.layout}.",
@@ -181,6 +204,16 @@ class ClipBuilder(datasets.ArrowBasedBuilder):
             if name not in columns:
                 columns[name] = pa.array([values[name]], schema.field(name).type)
         return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _shared_frames(source: DataSource, cache: SkeletonCache) -> np.ndarray:
+    """Frames int64 (num_videos,) that both a video and its skeleton have, or the one that is there; else 0."""
+    counts = []
+    columns = (source.videos[name].to_pylist() for name in ("num_frames", "skeleton", "skeleton_kind"))
+    for in_video, path, kind in zip(*columns, strict=True):
+        in_skeleton = None if path is None else cache.num_frames(path, kind)
+        counts.append(min((number for number in (in_video, in_skeleton) if number), default=0))
+    return np.array(counts, dtype=np.int64)
 
 
 def _log_notes(source: DataSource) -> None:

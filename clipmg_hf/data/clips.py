@@ -145,8 +145,12 @@ class ClipTransform:
             if self.cache_dir is None or self.augment or clip.video is None:
                 return self._run_processor(clip, has_frames)
             return self._read_or_write_cache(clip, self.cache_dir)
-        except Exception as error:
+        except (ValueError, OSError) as error:
             raise ValueError(f"clip {clip.clip_id}: {error}") from error
+        except Exception as error:
+            # No fault of the data.
+            error.add_note(f"It was raised by the clip {clip.clip_id}.")
+            raise
 
     def _run_processor(self, clip: _Clip, has_frames: bool = True) -> dict[str, torch.Tensor]:
         options: dict[str, Any] = {
@@ -466,20 +470,21 @@ def _read_entry(path: Path) -> dict[str, torch.Tensor] | None:
         checksum = int(tensors.pop("checksum"))
     except (FileNotFoundError, SafetensorError, KeyError):
         return None
-    return tensors if _checksum(tensors) == checksum else None
+    return tensors if checksum_tensors(tensors) == checksum else None
 
 
 def _write_entry(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = safetensors.torch.save(tensors | {"checksum": torch.tensor(_checksum(tensors))})
+    content = safetensors.torch.save(tensors | {"checksum": torch.tensor(checksum_tensors(tensors))})
     write_file(path, content)
 
 
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> int:
+def checksum_tensors(tensors: Mapping[str, torch.Tensor]) -> int:
+    """CRC-32 of the values of named tensors on the CPU, in the order of their names."""
     checksum = 0
     for name in sorted(tensors):
         checksum = zlib.crc32(tensors[name].numpy().tobytes(), checksum)
     return checksum
 
 
-__all__ = ["ClipDataset", "ClipTransform", "collate_clips", "map_clips", "stream_clips"]
+__all__ = ["ClipDataset", "ClipTransform", "checksum_tensors", "collate_clips", "map_clips", "stream_clips"]

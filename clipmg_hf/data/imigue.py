@@ -43,7 +43,8 @@ def load_imigue(path: str | PathLike, name: str = "classification", **options: A
         path (`str` or `PathLike`): The folder; packs are found at any depth below it.
         name (`str`, defaults to `"classification"`): `"classification"`, `"online"` or `"emotion"`.
         options: See [`load_source`]: `protocol` (`"miga"`, `"cross_subject"`, `"folds"`), `validation`, `seed`,
-            `num_folds`, `fold`, `skeleton`, `personal_data`, `on_error`, `cache_dir`, `num_proc`.
+            `num_folds`, `fold`, `background_share`, `background_margin`, `skeleton`, `personal_data`, `on_error`,
+            `cache_dir`, `num_proc`.
 
     Returns:
         `datasets.DatasetDict` with the splits that are there; columns as in `clipmg_hf.data.schema`.

@@ -11,6 +11,8 @@ from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.modeling import IMIGUE_LABELS
 
 
+# The class of clips without a gesture, see `clipmg_hf.data.background`; the last one of a data set that has it.
+BACKGROUND_LABEL, BACKGROUND_GROUP = "Background", "none"
 # Group and number of consecutive classes: iMiGUE's and MA-52's are numbered group by group.
 _IMIGUE_RUNS = (("head", 2), ("head-hand", 9), ("body-hand", 8), ("body", 2), ("hand", 6), ("head", 2), ("hand", 1))
 IMIGUE_GROUPS: tuple[str, ...] = (*chain.from_iterable(repeat(*run) for run in _IMIGUE_RUNS), "body", "none")
@@ -53,6 +55,15 @@ assert len(IMIGUE_GROUPS) == len(IMIGUE_LABELS)
 assert len(SMG_GROUPS) == len(SMG_LABELS)
 
 
+def known_groups(label_names: Sequence[str]) -> tuple[str, ...] | None:
+    """Group of each class if all are iMiGUE's or all are SMG's, "Background" among them or not; `None` for others."""
+    for names, groups in ((IMIGUE_LABELS, IMIGUE_GROUPS), (SMG_LABELS, SMG_GROUPS)):
+        group_of = {**dict(zip(names, groups, strict=True)), BACKGROUND_LABEL: BACKGROUND_GROUP}
+        if group_of.keys() >= set(label_names):
+            return tuple(group_of[name] for name in label_names)
+    return None
+
+
 def check_labels(data_names: Sequence[str], checkpoint_names: Sequence[str], checkpoint: str) -> None:
     """Compare the classes of data and of a checkpoint, and their order.
 
@@ -75,13 +86,18 @@ def check_labels(data_names: Sequence[str], checkpoint_names: Sequence[str], che
         shorten([repr(name) for name in names if name not in others]) or "none"
         for names, others in ((data_names, checkpoint_names), (checkpoint_names, data_names))
     )
+    hint = ""
+    if list(checkpoint_names) == [*data_names, BACKGROUND_LABEL]:
+        hint = f" Clips of the class {BACKGROUND_LABEL!r} come with background_share."
     raise DatasetFormatError(
         f"{checkpoint} has {len(checkpoint_names)} classes, the data {len(data_names)}; only in the data: "
-        f"{only_data}; only in the checkpoint: {only_checkpoint}. Expected the classes that it was trained on."
+        f"{only_data}; only in the checkpoint: {only_checkpoint}. Expected the classes that it was trained on.{hint}"
     )
 
 
 __all__ = [
+    "BACKGROUND_GROUP",
+    "BACKGROUND_LABEL",
     "IMIGUE_GROUPS",
     "IMIGUE_GROUP_NAMES",
     "MA52_GROUPS",
@@ -90,4 +106,5 @@ __all__ = [
     "SMG_GROUP_NAMES",
     "SMG_LABELS",
     "check_labels",
+    "known_groups",
 ]

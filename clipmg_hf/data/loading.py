@@ -25,7 +25,7 @@ LOADERS: dict[str, Callable[..., datasets.DatasetDict]] = {
     "ma52": load_ma52,
 }
 # What [`load_named_splits`] is told about splitting; the arguments of training and of evaluation have the same names.
-SPLIT_SETTINGS = ("protocol", "validation", "split_seed", "fold")
+SPLIT_SETTINGS = ("protocol", "validation", "split_seed", "fold", "background_share")
 # Files that only one data set has, by their names.
 _MARKS = {
     "imigue": r"\d{4}_(label|light_hand)\.csv|\d{4}_openpose\.xlsx|labels_\d{8}\.csv",
@@ -125,6 +125,7 @@ def load_named_splits(
     validation: float | None = None,
     split_seed: int | None = None,
     fold: int | None = None,
+    background_share: float | None = None,
     **options: Any,
 ) -> dict[str, datasets.Dataset]:
     """Load splits as training and evaluation are told to: what is `None` is left to the data set.
@@ -133,6 +134,7 @@ def load_named_splits(
         path, name: As for [`load_clips`].
         splits (`Sequence[str]`): Names of the splits.
         protocol, validation, split_seed, fold: How to split. Where nothing is drawn, there is no seed.
+        background_share: As in [`BackgroundSettings`]; 0 is as `None`.
         options: Others of [`load_clips`].
 
     Raises:
@@ -140,7 +142,8 @@ def load_named_splits(
         ValueError: As [`load_clips`].
     """
     options |= {"protocol": protocol, "validation": validation, "fold": fold}
-    if protocol is not None or validation is not None:
+    options["background_share"] = background_share or None
+    if protocol is not None or validation is not None or background_share:
         options["seed"] = split_seed
     rows = load_clips(path, name, **{key: value for key, value in options.items() if value is not None})
     for split in splits:

@@ -8,7 +8,7 @@ interval, K that of the keypoints of the data set's layout.
 | clip_id, video_id | string | unique in the data set; the untrimmed video |
 | start_frame, end_frame | int32 | 0-based frames of the untrimmed video, end included: T = end - start + 1 |
 | fps | float32 or None | frames per second |
-| label | ClassLabel | -1 where the files hide it |
+| label | ClassLabel | -1 where the files hide it; with `background_share` the last class is "Background" |
 | group | ClassLabel | part of the body that the class concerns; -1 where the label is |
 | subject | int32 or None | number of the person, where the files have it |
 | emotion | ClassLabel or None | "loss" or "win", where the files have it (iMiGUE) |

@@ -243,7 +243,7 @@ def _read_openpose_json(path: Path) -> Skeleton:
         raise DatasetFormatError(
             f"{path}, frame {frame}, point {name}: expected a confidence of 0 or more, got {float(value)!r}."
         )
-    keypoints = convert_keypoints(sequence.keypoints, sequence.layout, layout, missing="mask")
+    keypoints = convert_keypoints(sequence.keypoints, sequence.layout, layout, missing_keypoints="mask")
     facts = {
         "kind": "openpose_json",
         "rows": len(keypoints),

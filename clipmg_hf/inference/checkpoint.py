@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
@@ -17,13 +17,20 @@ from transformers.utils import logging
 
 from clipmg_hf.inference.onnx_model import ONNX_FILES, InferenceModel, OnnxModel
 from clipmg_hf.modeling import CLIPMGConfig, CLIPMGForMicroGestureClassification
+from clipmg_hf.modeling.checkpoint_files_clipmg import (
+    CONFIG_FILE,
+    PROCESSOR_FILE,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+)
 from clipmg_hf.processing import CLIPMGProcessor, get_layout
 
 
-CONFIG_FILE = "config.json"
-PROCESSOR_FILE = "processor_config.json"
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+WEIGHT_FILES = (WEIGHTS_FILE, WEIGHTS_INDEX_FILE)
+# What a backend reads of a folder on the Hub; checkpoints of a training lie in folders below it.
+_PATTERNS = {"torch": ("*.json", "*.safetensors"), "onnx": ONNX_FILES}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_CACHED = re.compile(r"models--([\w.-]+)/snapshots/([^/]+)")
 _LOADING_ERRORS = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, SafetensorError)
 
 
@@ -60,7 +67,7 @@ def load_model(
 ) -> tuple[InferenceModel, CLIPMGProcessor]:
     """Load a checkpoint for inference, and make sure that its parts belong together.
 
-    A Hub name is first downloaded to the local cache: configuration and safetensors only, no code.
+    A Hub name is first downloaded to the local cache: configuration and weights only, no code.
 
     Args:
         path_or_name: Folder written by `save_pretrained` of model and processor, or `"owner/name"` on the Hub.
@@ -80,10 +87,8 @@ def load_model(
     """
     if backend == "onnx":
         return _load_onnx(path_or_name, device, dtype, revision)
-    if backend != "torch":
-        raise ValueError(f"backend is {backend!r}; expected 'torch' or 'onnx'.")
     device = _resolve_device(device)
-    folder = resolve_folder(path_or_name, revision=revision)
+    folder = resolve_folder(path_or_name, backend, revision)
     with _quiet_transformers():
         config = _load_config(folder)
         if not any((folder / name).is_file() for name in WEIGHT_FILES):
@@ -99,7 +104,7 @@ def _load_onnx(
 ) -> tuple[OnnxModel, CLIPMGProcessor]:
     if dtype not in (None, torch.float32):
         raise ValueError(f"dtype is {dtype}; expected float32, in which models are exported to ONNX.")
-    folder = resolve_folder(path_or_name, ONNX_FILES, revision)
+    folder = resolve_folder(path_or_name, "onnx", revision)
     with _quiet_transformers():
         config = _load_config(folder)
         processor = _load_processor(folder)
@@ -124,10 +129,18 @@ def _resolve_device(device: str | torch.device | None) -> torch.device:
     return torch.device(device)
 
 
-def resolve_folder(
-    path_or_name: str | PathLike, patterns: Sequence[str] = ("*.json", "*.safetensors"), revision: str | None = None
-) -> Path:
-    """The local folder of a checkpoint; a Hub name is downloaded. A CheckpointError if there is none."""
+def resolve_folder(path_or_name: str | PathLike, backend: str = "torch", revision: str | None = None) -> Path:
+    """The local folder of a checkpoint: of a Hub name that of one commit, with the files that the backend reads.
+
+    Args:
+        path_or_name, backend, revision: As in [`load_model`], which takes the folder as well.
+
+    Raises:
+        CheckpointError: There is no such folder or name, or a revision of a folder.
+        ValueError: An unknown backend.
+    """
+    if backend not in _PATTERNS:
+        raise ValueError(f"backend is {backend!r}; expected 'torch' or 'onnx'.")
     folder = Path(path_or_name)
     if folder.is_dir():
         if revision is not None:
@@ -140,12 +153,27 @@ def resolve_folder(
         problem = "is not a folder" if folder.exists() else "does not exist"
         raise CheckpointError(f"{folder} {problem}; {expected}.")
     try:
-        return Path(snapshot_download(str(path_or_name), revision=revision, allow_patterns=list(patterns)))
+        return Path(
+            snapshot_download(
+                str(path_or_name),
+                revision=revision,
+                allow_patterns=list(_PATTERNS[backend]),
+                ignore_patterns=["*/*"],
+            )
+        )
     except (OSError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
+        wanted = path_or_name if revision is None else f"{path_or_name} at {revision!r}"
         raise CheckpointError(
-            f"{path_or_name}: no such folder, and not to be had from the Hub ({reason}); {expected}."
+            f"{wanted}: no such folder, and not to be had from the Hub ({reason}); {expected}."
         ) from error
+
+
+def model_source(model: InferenceModel) -> str:
+    """Where a model was loaded from: `owner/name@commit` of the Hub, or the folder as it was given."""
+    source = model.config._name_or_path
+    found = _CACHED.fullmatch("/".join(Path(source).parts[-3:]))
+    return source if found is None else f"{found[1].replace('--', '/')}@{found[2]}"
 
 
 def _load_config(folder: Path) -> CLIPMGConfig:
@@ -245,4 +273,4 @@ def _quiet_transformers() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-__all__ = ["CheckpointError", "load_model", "resolve_folder"]
+__all__ = ["CheckpointError", "load_model", "model_source", "resolve_folder"]

@@ -15,6 +15,7 @@ import torch
 from transformers import BatchFeature
 
 from clipmg_hf.inference.onnx_model import InferenceModel
+from clipmg_hf.model_state import evaluating
 from clipmg_hf.modeling import CLIPMGClassifierOutput
 from clipmg_hf.processing import (
     CLIPMGClip,
@@ -25,10 +26,10 @@ from clipmg_hf.processing import (
     VideoReader,
     describe_conversion,
     get_layout,
-    layout_from_count,
     read_openpose,
     valid_keypoints,
 )
+from clipmg_hf.processing.processing_clipmg import layout_of_array, rows_of_interval
 from clipmg_hf.processing.video_processing_clipmg import DecodedVideo, open_video
 
 
@@ -39,7 +40,7 @@ BLOCK = 1000
 
 
 class _SourceKeypoints(NamedTuple):
-    """Keypoints (N, K, 3) in the layout of their source and their name in messages; both `None` without keypoints."""
+    """Keypoints (end - start, K, 3) of the clip, their layout and their name in messages; `None` without keypoints."""
 
     points: np.ndarray | None
     layout: KeypointLayout | None
@@ -149,6 +150,7 @@ def predict_clip(
     unit: Literal["frames", "seconds"] = "frames",
     missing_keypoints: Literal["error", "mask"] = "mask",
     explain: bool = False,
+    source_layout: str | None = None,
 ) -> ClipPrediction:
     """Classify one clip of a video.
 
@@ -163,6 +165,8 @@ def predict_clip(
         missing_keypoints: What happens to keypoints of the model that the source's layout lacks: `"mask"` takes them
             as missing, `"error"` refuses the source.
         explain: Also return attention, gate and inputs, for `clipmg_hf.visualization`.
+        source_layout: Layout of an array; by default the model's if it has as many keypoints, else the only one that
+            has.
 
     Raises:
         VideoDecodingError: The video or the interval cannot be read.
@@ -171,7 +175,7 @@ def predict_clip(
     """
     reader = open_video(video)
     first, last = reader.resolve_interval(start, end, unit)
-    source, inputs, clip = _process(processor, reader, keypoints, (first, last), missing_keypoints)
+    source, inputs, clip = _process(processor, reader, keypoints, (first, last), source_layout, missing_keypoints)
     if source.points is not None:
         check_inside([source.points], reader.info, source.name or "keypoints")
     has_person = inputs["keypoint_mask"][0].numpy()
@@ -182,7 +186,7 @@ def predict_clip(
             f"have {f'no valid one in {source.name}' if source.name else 'none'}; expected at least one."
         )
     outputs = _run_model(model, inputs)
-    explanation = _explain(outputs, inputs, clip, source, reader, (first, last))
+    explanation = _explain(outputs, inputs, clip, source, reader)
     pose_frames = clip.pose_frame_indices if source.points is not None else clip.pose_frame_indices[:0]
     return ClipPrediction(
         video=reader.info.name,
@@ -208,36 +212,70 @@ def _process(
     reader: VideoReader | DecodedVideo,
     keypoints: Any,
     interval: tuple[int, int],
+    source_layout: str | None,
     missing_keypoints: Literal["error", "mask"],
 ) -> tuple[_SourceKeypoints, BatchFeature, CLIPMGClip]:
     """Turn one clip into a batch of one, reading keypoint files once."""
-    is_path = isinstance(keypoints, str | PathLike)
-    is_list = isinstance(keypoints, list | tuple) and all(isinstance(path, str | PathLike) for path in keypoints)
-    source = read_openpose(keypoints) if is_path or is_list else keypoints
-    name = str(keypoints) if is_path else "keypoints"
-    try:
-        inputs = processor(
-            reader, source, intervals=interval, missing_keypoints=missing_keypoints, return_metadata=True
-        )
-    except ValueError as error:
-        # The processor does not know which files a sequence came from.
-        if not is_path or not str(error).startswith("keypoints: "):
-            raise
-        raise ValueError(name + str(error).removeprefix("keypoints")) from error
+    if is_keypoint_files(keypoints):
+        keypoints = read_openpose(keypoints)
+    inputs = processor(
+        reader,
+        keypoints,
+        intervals=interval,
+        source_layout=source_layout,
+        missing_keypoints=missing_keypoints,
+        return_metadata=True,
+    )
     clip = inputs.pop("clips")[0]
-    if source is None:
+    if keypoints is None:
         return _SourceKeypoints(None, None, None), inputs, clip
-    if isinstance(source, OpenPoseSequence):
-        return _SourceKeypoints(source.keypoints, get_layout(source.layout), name), inputs, clip
-    points = np.asarray(source.cpu() if isinstance(source, torch.Tensor) else source)
-    return _SourceKeypoints(points, layout_from_count(points.shape[1]), name), inputs, clip
+    source = read_keypoint_array(keypoints, source_layout, processor.keypoint_layout)
+    rows = rows_of_interval(
+        len(source.points), source.first_number, interval, reader.num_frames, source.name, reader.name
+    )
+    return _SourceKeypoints(source.points[rows], source.layout, source.name), inputs, clip
+
+
+class KeypointArray(NamedTuple):
+    """Keypoints (rows, K, 3) of one person, the number of the first row's frame, and what messages call them."""
+
+    points: np.ndarray
+    layout: KeypointLayout
+    first_number: int
+    name: str
+
+
+def read_keypoint_array(keypoints: Any, source_layout: str | None, own_layout: str | None) -> KeypointArray:
+    """Take an array, a tensor or an [`OpenPoseSequence`].
+
+    Args:
+        keypoints: Of one person.
+        source_layout: Layout of an array; `None` tells it from the number of keypoints.
+        own_layout: Layout of the model, for a number that several layouts have.
+
+    Raises:
+        ValueError: Another shape or number of keypoints.
+    """
+    if isinstance(keypoints, OpenPoseSequence):
+        name = keypoints.name or "keypoints"
+        return KeypointArray(keypoints.keypoints, get_layout(keypoints.layout), int(keypoints.frame_numbers[0]), name)
+    points = np.asarray(keypoints.detach().cpu() if isinstance(keypoints, torch.Tensor) else keypoints)
+    try:
+        layout = layout_of_array(points.shape, source_layout, own_layout)
+    except ValueError as error:
+        raise ValueError(f"keypoints: {error}") from None
+    return KeypointArray(points, layout, 0, "keypoints")
+
+
+def is_keypoint_files(source: Any) -> bool:
+    """Whether keypoints are a path or a list of paths."""
+    paths = source if isinstance(source, list | tuple) else [source]
+    return all(isinstance(path, str | PathLike) for path in paths)
 
 
 @torch.inference_mode()
 def _run_model(model: InferenceModel, inputs: BatchFeature) -> CLIPMGClassifierOutput:
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return model(
             # Keypoints stay float32: bfloat16 would move them by up to half a pixel.
             pixel_values=inputs["pixel_values"].to(model.device, model.dtype),
@@ -245,8 +283,6 @@ def _run_model(model: InferenceModel, inputs: BatchFeature) -> CLIPMGClassifierO
             keypoint_mask=inputs["keypoint_mask"].to(model.device),
             output_explanation=True,
         )
-    finally:
-        model.train(was_training)
 
 
 def _explain(
@@ -255,22 +291,17 @@ def _explain(
     clip: CLIPMGClip,
     source: _SourceKeypoints,
     reader: VideoReader | DecodedVideo,
-    interval: tuple[int, int],
 ) -> ClipExplanation:
     attention, gate = (
         None if values is None else values[0].float().cpu().numpy()
         for values in (outputs.semantic_attention, outputs.gate)
     )
-    points = source.points
-    if points is not None:
-        rows = points[slice(*interval)] if len(points) == reader.info.num_frames else points
-        points = rows.astype(np.float64)
     return ClipExplanation(
         semantic_attention=attention,
         gate=gate,
         clip=clip,
         inputs=dict(inputs),
-        keypoints=points,
+        keypoints=None if source.points is None else source.points.astype(np.float64),
         layout=source.layout,
         video=reader,
     )
@@ -313,4 +344,13 @@ def _seconds(reader: VideoReader | DecodedVideo, frame: int) -> float | None:
     return None if math.isnan(seconds) else seconds
 
 
-__all__ = ["ClipExplanation", "ClipPrediction", "absent_keypoints", "check_inside", "predict_clip"]
+__all__ = [
+    "ClipExplanation",
+    "ClipPrediction",
+    "KeypointArray",
+    "absent_keypoints",
+    "check_inside",
+    "is_keypoint_files",
+    "predict_clip",
+    "read_keypoint_array",
+]

@@ -19,6 +19,7 @@ from clipmg_hf.inference.attention import AttentionTrack
 from clipmg_hf.inference.cropping import CropSchedule
 from clipmg_hf.inference.onnx_model import InferenceModel
 from clipmg_hf.inference.pose_stream import PoseWindows, gather_frames
+from clipmg_hf.model_state import evaluating
 from clipmg_hf.processing import CLIPMGProcessor, SquareCrop, valid_keypoints
 from clipmg_hf.processing.geometry_clipmg import crop_and_resize, full_frame_crop, sample_frame_indices
 from clipmg_hf.processing.video_processing_clipmg import normalize_pixels
@@ -245,9 +246,7 @@ class WindowClassifier:
     @torch.inference_mode()
     def _flush(self) -> list[WindowScores]:
         """Bring waiting frames through the towers and ready windows through the rest."""
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluating(self.model):
             self._encode_images()
             # The last window may reach beyond the stream.
             ends = [self._next_index or 0, *(window.start + self.grid.window for window in self._ready)]
@@ -255,8 +254,6 @@ class WindowClassifier:
             size = max(1, self.batch_size // FRAMES_PER_WINDOW)
             batches = (self._ready[first : first + size] for first in range(0, len(self._ready), size))
             scores = [window for batch in batches for window in self._classify(batch)]
-        finally:
-            self.model.train(was_training)
         self._ready = []
         self._poses.forget(self._next_start)
         for index in [index for index in self._tokens if index < self._next_start]:

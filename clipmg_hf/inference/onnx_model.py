@@ -19,10 +19,10 @@ from clipmg_hf.modeling import CLIPMGClassifierOutput, CLIPMGConfig, CLIPMGForMi
 
 MODEL, RAW_MODEL = "model.onnx", "model_with_preprocessing.onnx"
 VISION_TOWER, POSE_FRAMES, WINDOW_HEAD = "vision_tower.onnx", "pose_frames.onnx", "window_head.onnx"
-WEIGHTS_FILE, DESCRIPTION_FILE = "weights.bin", "preprocessing.json"
+ONNX_WEIGHTS_FILE, DESCRIPTION_FILE = "weights.bin", "preprocessing.json"
 EXPORT_FORMAT = "clipmg export 1"
 # What the backend reads of a folder, as patterns.
-ONNX_FILES = ("*.json", "*.onnx", WEIGHTS_FILE)
+ONNX_FILES = ("*.json", "*.onnx", ONNX_WEIGHTS_FILE)
 
 
 class OnnxModel:
@@ -70,6 +70,12 @@ class OnnxModel:
     def pose_encoder(self) -> "_OnnxPoseEncoder":
         """What encodes pose frames."""
         return _OnnxPoseEncoder(self)
+
+    @property
+    def provider(self) -> str:
+        """What runs the graphs, as ONNX Runtime calls it."""
+        first = self._providers[0]
+        return first if isinstance(first, str) else first[0]
 
     @property
     def digest(self) -> str:
@@ -217,10 +223,10 @@ __all__ = [
     "EXPORT_FORMAT",
     "MODEL",
     "ONNX_FILES",
+    "ONNX_WEIGHTS_FILE",
     "POSE_FRAMES",
     "RAW_MODEL",
     "VISION_TOWER",
-    "WEIGHTS_FILE",
     "WINDOW_HEAD",
     "InferenceModel",
     "OnnxModel",

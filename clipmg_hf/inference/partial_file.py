@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from clipmg_hf.inference.onnx_model import OnnxModel
 from clipmg_hf.timeline.records import WindowScores
 
 
@@ -92,17 +90,6 @@ def _read_window(line: bytes) -> WindowScores:
     return WindowScores(**values | {"scores": np.array(values["scores"], np.float32)})
 
 
-def digest_weights(model: torch.nn.Module | OnnxModel) -> str:
-    """Digest of a model's weights and their types."""
-    if isinstance(model, OnnxModel):
-        return model.digest
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     """Digest of the values of arrays."""
     digest = hashlib.sha256()
@@ -112,4 +99,4 @@ def digest_arrays(arrays: Iterable[np.ndarray]) -> str:
     return digest.hexdigest()[:16]
 
 
-__all__ = ["PartialFile", "digest_arrays", "digest_weights"]
+__all__ = ["PartialFile", "digest_arrays"]

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from clipmg_hf.inference.attention import AttentionTrack
-from clipmg_hf.inference.clip import absent_keypoints, check_inside
+from clipmg_hf.inference.checkpoint import model_source
+from clipmg_hf.inference.clip import absent_keypoints, check_inside, is_keypoint_files, read_keypoint_array
 from clipmg_hf.inference.cropping import CropSchedule, crop_segments, crop_video
 from clipmg_hf.inference.engine import WindowClassifier, WindowGrid
-from clipmg_hf.inference.onnx_model import InferenceModel
-from clipmg_hf.inference.partial_file import PartialFile, digest_arrays, digest_weights
+from clipmg_hf.inference.onnx_model import InferenceModel, OnnxModel
+from clipmg_hf.inference.partial_file import PartialFile, digest_arrays
 from clipmg_hf.inference.video_stream import file_frames
+from clipmg_hf.model_state import digest_weights
+from clipmg_hf.pose.heads import head_regions
 from clipmg_hf.pose.openpose_people import read_openpose_people
 from clipmg_hf.pose.subjects import (
     NoPersonError,
@@ -38,16 +40,14 @@ from clipmg_hf.pose.tracking import Track, track_people
 from clipmg_hf.processing import (
     CLIPMGProcessor,
     KeypointLayout,
-    OpenPoseSequence,
     SquareCrop,
     VideoReader,
     get_layout,
-    layout_from_count,
 )
 from clipmg_hf.processing.geometry_clipmg import full_frame_crop
+from clipmg_hf.processing.processing_clipmg import rows_of_interval
 from clipmg_hf.processing.video_processing_clipmg import open_video
 from clipmg_hf.timeline.events import EventDecoding, decode_events
-from clipmg_hf.timeline.face_blur import head_regions
 from clipmg_hf.timeline.records import Person, Timeline, WindowScores
 
 
@@ -119,6 +119,7 @@ def predict_timeline(
     model: InferenceModel,
     processor: CLIPMGProcessor,
     keypoints: Any = None,
+    source_layout: str | None = None,
     pose: "PoseEstimator | None" = None,
     subject: SubjectRule = "largest",
     window: int = 32,
@@ -144,6 +145,8 @@ def predict_timeline(
         keypoints: OpenPose JSON (a folder, a file or a list of files) with any number of people in a frame; or of one
             person an [`OpenPoseSequence`] or an array (N, K, 3), x, y in pixels of the upright source frame and
             confidence. One row for each frame of the video, or of the interval. Or what [`follow_people`] returned.
+        source_layout: Layout of an array; by default the model's if it has as many keypoints, else the only one that
+            has.
         pose: What finds people where there are no keypoints; the video is then decoded twice. Without either, the
             model sees the whole frame and no pose.
         subject: Whom to follow, a rule of `clipmg_hf.pose.subjects.choose_subjects`; `"all"` makes one pass for each.
@@ -172,23 +175,15 @@ def predict_timeline(
             "Got attention and partial_file; expected one of them: finished windows do not keep attention."
         )
     with _open(video) as reader:
-        first, last = reader.resolve_interval(start, end, unit)
+        interval = first, last = reader.resolve_interval(start, end, unit)
         people = keypoints
         if not isinstance(keypoints, FollowedPeople):
-            people = _follow(reader, keypoints, pose, subject, (first, last), show_progress)
-        subjects, person_notes = _prepare_subjects(people, reader, processor, (first, last))
+            layouts = (source_layout, processor.keypoint_layout)
+            people = _follow(reader, keypoints, pose, subject, layouts, interval, show_progress)
+        subjects, person_notes = _prepare_subjects(people, reader, processor, interval)
         grid = WindowGrid.from_processor(processor, min(window, last - first), min(stride, last - first), first)
         crops = [_choose_crop(item.keypoints, crop, reader, processor, grid, last) for item in subjects]
-        rule = None if people is None else people.rule
-        settings = {
-            "model": Path(model.config._name_or_path).name,
-            "window": grid.window,
-            "stride": grid.stride,
-            "interval": [first, last],
-            "crop": dataclasses.asdict(crop) if isinstance(crop, SquareCrop) else crop,
-            "subject": list(rule) if isinstance(rule, tuple) else rule,
-            "keypoint_layout": None if people is None else people.layout.name,
-        }
+        settings = _list_settings(model, people, grid, interval, crop)
         partial: PartialFile | nullcontext[None] = nullcontext()
         if partial_file is not None:
             partial = PartialFile(partial_file, _identify(reader, model, processor, subjects, crops, settings))
@@ -204,7 +199,7 @@ def predict_timeline(
                 windows += batch
                 if kept is not None:
                     kept.append(batch)
-    notes = [*_take_notes(people, subjects, grid, processor, (first, last)), *person_notes]
+    notes = [*_take_notes(people, subjects, grid, processor, interval), *person_notes]
     return _make_timeline(reader, model, subjects, windows, decoding or EventDecoding(), settings, notes)
 
 
@@ -212,6 +207,7 @@ def follow_people(
     video: Any,
     *,
     keypoints: Any = None,
+    source_layout: str | None = None,
     pose: "PoseEstimator | None" = None,
     subject: SubjectRule = "largest",
     start: float | None = None,
@@ -220,6 +216,8 @@ def follow_people(
     show_progress: bool = False,
 ) -> FollowedPeople | None:
     """Find the people in a video and choose the subjects: the first step of [`predict_timeline`], with its arguments.
+
+    No model is known here: an array whose number of keypoints several layouts have needs `source_layout`.
 
     Returns:
         Keypoints for `predict_timeline` and for drawings; `None` without keypoints and pose estimator.
@@ -230,7 +228,7 @@ def follow_people(
     """
     with _open(video) as reader:
         interval = reader.resolve_interval(start, end, unit)
-        return _follow(reader, keypoints, pose, subject, interval, show_progress)
+        return _follow(reader, keypoints, pose, subject, (source_layout, None), interval, show_progress)
 
 
 def _open(video: Any) -> VideoReader:
@@ -254,9 +252,17 @@ class _Source(NamedTuple):
 
 
 def _read_keypoints(
-    reader: VideoReader, keypoints: Any, pose: Any, interval: tuple[int, int], show_progress: bool
+    reader: VideoReader,
+    keypoints: Any,
+    pose: Any,
+    layouts: tuple[str | None, str | None],
+    interval: tuple[int, int],
+    show_progress: bool,
 ) -> _Source | None:
-    """Keypoints of the frames, whatever they come from; nobody outside the interval."""
+    """Keypoints of the frames, whatever they come from; nobody outside the interval.
+
+    `layouts` are that of an array and that of the model, which decides where several have as many keypoints.
+    """
     if keypoints is not None and pose is not None:
         raise ValueError("Got keypoints and pose; expected one of them.")
     if keypoints is None and pose is None:
@@ -269,46 +275,20 @@ def _read_keypoints(
             pose.layout,
             type(pose).__name__,
         )
-    elif _is_files(keypoints):
+    elif is_keypoint_files(keypoints):
         name = str(keypoints) if isinstance(keypoints, str | PathLike) else name
         people, layout, numbers, _ = read_openpose_people(keypoints)
         first_number = int(numbers[0])
     else:
-        points, layout, first_number = _read_array(keypoints)
+        points, layout, first_number, name = read_keypoint_array(keypoints, *layouts)
         people, is_one = cast(Sequence[np.ndarray], points[:, None]), True
-    people = people[_place_rows(len(people), first_number, name, reader, interval)]
+    info = reader.info
+    people = people[rows_of_interval(len(people), first_number, interval, info.num_frames, name, info.name)]
     if not is_one:
         nobody = np.zeros((0, layout.num_keypoints, 3), np.float32)
-        people = [nobody] * interval[0] + list(people) + [nobody] * (reader.info.num_frames - interval[1])
-    check_inside(people, reader.info, name)
+        people = [nobody] * interval[0] + list(people) + [nobody] * (info.num_frames - interval[1])
+    check_inside(people, info, name)
     return _Source(people, layout, name, is_one)
-
-
-def _is_files(source: Any) -> bool:
-    paths = source if isinstance(source, list | tuple) else [source]
-    return all(isinstance(path, str | PathLike) for path in paths)
-
-
-def _read_array(keypoints: Any) -> tuple[np.ndarray, KeypointLayout, int]:
-    """Keypoints (rows, K, 3) of one person, their layout, and the number of the first frame."""
-    if isinstance(keypoints, OpenPoseSequence):
-        return keypoints.keypoints, get_layout(keypoints.layout), int(keypoints.frame_numbers[0])
-    points = np.asarray(keypoints.cpu() if isinstance(keypoints, torch.Tensor) else keypoints, np.float32)
-    if points.ndim != 3 or points.shape[2] != 3:
-        raise ValueError(f"keypoints have the shape {points.shape}; expected (frames, keypoints, 3).")
-    return points, layout_from_count(points.shape[1]), 0
-
-
-def _place_rows(num_rows: int, first_number: int, name: str, reader: VideoReader, interval: tuple[int, int]) -> slice:
-    """Which of the rows of keypoints are those of the interval."""
-    info, (first, last) = reader.info, interval
-    if first_number in (0, first) and num_rows in (info.num_frames, last - first):
-        return slice(first, last) if num_rows == info.num_frames else slice(None)
-    start = f", the first for frame {first_number}" if first_number else ""
-    part = f", or {last - first} for the interval [{first}, {last})" if last - first < info.num_frames else ""
-    raise ValueError(
-        f"{name}: {num_rows} rows{start}; expected {info.num_frames}, one for each frame of {info.name}{part}."
-    )
 
 
 def _estimate_people(
@@ -330,10 +310,11 @@ def _follow(
     keypoints: Any,
     pose: Any,
     rule: SubjectRule,
+    layouts: tuple[str | None, str | None],
     interval: tuple[int, int],
     show_progress: bool,
 ) -> FollowedPeople | None:
-    source = _read_keypoints(reader, keypoints, pose, interval, show_progress)
+    source = _read_keypoints(reader, keypoints, pose, layouts, interval, show_progress)
     if source is None:
         return None
     info = reader.info
@@ -362,8 +343,8 @@ def _unfollowed_heads(
     """Detections that show a head and are in no track: whoever blurs faces must know of them."""
     followed: dict[int, list[np.ndarray]] = defaultdict(list)
     for track in tracks:
-        for frame, points in zip(track.frames.tolist(), track.keypoints, strict=True):
-            followed[frame].append(points)
+        for row, frame in enumerate(track.frames.tolist()):
+            followed[frame].append(track.keypoints[row])
     heads: list[Track] = []
     for frame, detections in enumerate(people):
         if len(detections) > len(followed[frame]):
@@ -388,19 +369,28 @@ def _prepare_subjects(
         )
     subjects, notes = [], []
     for track in people.subjects:
-        points = np.zeros((info.num_frames, get_layout(processor.keypoint_layout).num_keypoints, 3), np.float32)
-        # In blocks: the conversion of an hour at once takes a gigabyte.
-        for first in range(0, len(track), BLOCK):
-            rows = slice(first, first + BLOCK)
-            points[track.frames[rows]] = processor.convert_keypoints(
-                track.keypoints[rows], people.layout.name, missing="mask"
-            )
-        subjects.append(_Subject(describe(track), points))
+        subjects.append(_Subject(describe(track), _convert(track, people, processor)))
         # Outside an interval nobody was looked for.
         if interval == (0, info.num_frames):
             everybody = (*people.subjects, *people.others)
             notes += subject_notes(track, everybody, info.num_frames, info.timestamps.tolist())
     return subjects, notes
+
+
+def _convert(track: Track, people: FollowedPeople, processor: CLIPMGProcessor) -> np.ndarray:
+    """Keypoints (N, K, 3) float32 in the model's layout, zeros where the person is absent."""
+    points = np.zeros((people.num_frames, get_layout(processor.keypoint_layout).num_keypoints, 3), np.float32)
+    # In blocks: the conversion of an hour at once takes a gigabyte.
+    for first in range(0, len(track), BLOCK):
+        rows = slice(first, first + BLOCK)
+        frames = track.frames[rows]
+        try:
+            converted = processor.convert_keypoints(track.keypoints[rows], people.layout.name, "mask")
+        except ValueError as error:
+            shown = f"the rows of the frames {frames[0]} to {frames[-1]} that show person {track.number}"
+            raise ValueError(f"{people.name}: in {shown}, counted from 0: {error}") from error
+        points[frames] = converted
+    return points
 
 
 def _choose_crop(
@@ -470,6 +460,26 @@ def _run(reader: VideoReader, passes: list[_Pass], end: int, show_progress: bool
         yield classifier.finish()
 
 
+def _list_settings(
+    model: InferenceModel,
+    people: FollowedPeople | None,
+    grid: WindowGrid,
+    interval: tuple[int, int],
+    crop: str | SquareCrop,
+) -> dict[str, Any]:
+    """What the timeline was made with, as JSON values."""
+    rule = None if people is None else people.rule
+    return {
+        "model": model_source(model),
+        "window": grid.window,
+        "stride": grid.stride,
+        "interval": list(interval),
+        "crop": dataclasses.asdict(crop) if isinstance(crop, SquareCrop) else crop,
+        "subject": list(rule) if isinstance(rule, tuple) else rule,
+        "keypoint_layout": None if people is None else people.layout.name,
+    }
+
+
 def _identify(
     reader: VideoReader,
     model: InferenceModel,
@@ -485,7 +495,7 @@ def _identify(
     status = path.stat()
     return {
         "video": {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns},
-        "weights": digest_weights(model),
+        "weights": model.digest if isinstance(model, OnnxModel) else digest_weights(model),
         "processor": json.loads(json.dumps(processor.to_dict(), default=str)),
         "people": [item.number for item in subjects],
         "keypoints": digest_arrays(item.keypoints for item in subjects if item.keypoints is not None),

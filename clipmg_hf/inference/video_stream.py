@@ -25,16 +25,13 @@ logger = logging.getLogger(__name__)
 DEFAULT_RATE = 25.0
 
 
-def file_frames(
-    video: VideoReader, start: int, end: int, is_wanted: Callable[[int], bool], keypoints: np.ndarray | None = None
-) -> Iterator[StreamFrame]:
+def file_frames(video: VideoReader, start: int, end: int, is_wanted: Callable[[int], bool]) -> Iterator[StreamFrame]:
     """The frames [start, end) of a file, decoded in one go.
 
     Args:
         video: The file.
         start, end: Frame numbers within the video.
         is_wanted: Which frames need an image, such as `WindowGrid.samples_image`; no other is converted to RGB.
-        keypoints: (N, K, 3) of the whole video in the model's layout, or `None`.
     """
     info = video.info
     limits = np.append(info.timestamps, info.duration)
@@ -49,7 +46,6 @@ def file_frames(
             seconds=float(limits[index]),
             duration=float(limits[index + 1] - limits[index]),
             image=image,
-            keypoints=None if keypoints is None else keypoints[index],
         )
         if image is not None:
             # Only now: the frame before has been used, and is not in memory beside this one.

@@ -4,7 +4,7 @@
     people = estimator.estimate(frames)  # for each frame (P, K, 3)
 
 K is the number of points of `estimator.layout`. [`describe_conversion`] names the points of another layout that it
-cannot give, [`convert_keypoints`] with `missing="mask"` converts and masks these.
+cannot give, [`convert_keypoints`] with `missing_keypoints="mask"` converts and masks these.
 """
 
 import importlib
@@ -15,10 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from clipmg_hf.pose_choice import ESTIMATORS
 from clipmg_hf.processing import KeypointLayout
-
-
-ESTIMATORS = ("vitpose", "rtmpose", "rtmw", "mediapipe", "mediapipe-holistic")
 
 
 class PoseEstimatorError(ValueError):

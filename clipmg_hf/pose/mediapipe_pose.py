@@ -84,7 +84,7 @@ class MediaPipeHolisticEstimator(MediaPipePoseEstimator):
         if not result.pose_landmarks:
             return np.zeros((0, self.layout.num_keypoints, 3))
         body = _read_points(result.pose_landmarks, height, width)
-        points = convert_keypoints(body, MediaPipePoseEstimator.layout, self.layout, missing="mask")
+        points = convert_keypoints(body, MediaPipePoseEstimator.layout, self.layout, missing_keypoints="mask")
         parts = {"left_hand_0": result.left_hand_landmarks, "right_hand_0": result.right_hand_landmarks}
         if result.face_landmarks:
             parts["face_0"] = [result.face_landmarks[vertex] for vertex in _FACE_VERTICES]

@@ -21,8 +21,7 @@ import numpy as np
 from clipmg_hf.pose.tracking import (
     BLOCK,
     MIN_POINTS,
-    NOT_TRACKED,
-    PersonTracker,
+    FrameRows,
     Track,
     keypoint_distances,
     person_boxes,
@@ -99,7 +98,7 @@ def choose_subjects(
     return [Track(number, track.frames, track.keypoints) for number, track in enumerate(chosen)]
 
 
-def frame_scores(people: np.ndarray, rule: SubjectRule, width: int, height: int) -> np.ndarray:
+def frame_scores(people: np.ndarray | FrameRows, rule: SubjectRule, width: int, height: int) -> np.ndarray:
     """What one frame says for each person: (P, K, 3) -> (P,) float64, 0 and above; see the module for the rules."""
     boxes = person_boxes(people).astype(np.float64)
     low, high = boxes[:, :2], boxes[:, 2:]
@@ -129,19 +128,18 @@ def to_sequence(track: Track, num_frames: int) -> np.ndarray:
     if track.last >= num_frames:
         raise ValueError(f"Person {track.number} is in frame {track.last}; expected frames 0 to {num_frames - 1}.")
     sequence = np.zeros((num_frames, *track.keypoints.shape[1:]), dtype=np.float32)
-    sequence[track.frames] = track.keypoints
+    for first in range(0, len(track), BLOCK):
+        rows = slice(first, first + BLOCK)
+        sequence[track.frames[rows]] = track.keypoints[rows]
     return sequence
 
 
 def from_sequence(sequence: np.ndarray, number: int = 0) -> Track | None:
     """The track of keypoints (N, K, 3) of one person; frames without a valid point are absent, `None` if all are."""
-    frames = np.flatnonzero(valid_keypoints(sequence).any(axis=-1))
-    if len(frames) == 0:
-        return None
-    # Without absences a view, as a long video's keypoints are large.
-    is_whole = frames[-1] + 1 - frames[0] == len(frames)
-    rows = slice(frames[0], frames[-1] + 1) if is_whole else frames
-    return Track(number, frames, np.asarray(sequence[rows], dtype=np.float32))
+    blocks = (sequence[first : first + BLOCK] for first in range(0, len(sequence), BLOCK))
+    frames = np.flatnonzero(np.concatenate([valid_keypoints(block).any(axis=-1) for block in blocks]))
+    # No copy, as a long video's keypoints are large.
+    return Track(number, frames, FrameRows(sequence, frames)) if len(frames) else None
 
 
 def describe(track: Track) -> Person:
@@ -197,8 +195,10 @@ def find_encounters(
     for other in others:
         if other.keypoints is not track.keypoints:
             frames, mine, its = np.intersect1d(track.frames, other.frames, assume_unique=True, return_indices=True)
-            distances = keypoint_distances(track.keypoints[mine], other.keypoints[its])
-            close.update(frames[distances < max_distance].tolist())
+            for first in range(0, len(frames), BLOCK):
+                rows = slice(first, first + BLOCK)
+                distances = keypoint_distances(track.keypoints[mine[rows]], other.keypoints[its[rows]])
+                close.update(frames[rows][distances < max_distance].tolist())
     intervals: list[tuple[int, int]] = []
     for frame in sorted(close):
         if intervals and frame - intervals[-1][1] <= max_pause:
@@ -242,96 +242,11 @@ def _list_intervals(intervals: Sequence[tuple[int, int]], frame_seconds: Sequenc
     return ", ".join(shown)
 
 
-class SubjectFollower:
-    """Picks the subject's keypoints out of the people of one frame after another, for streams.
-
-    The rule is applied to what was seen since somebody came into the picture. During the first `warm_up` frames the
-    subject may still change; then it is settled. Once the subject was missing for longer than the tracker's gap, the
-    next person in the picture starts a new warm-up.
-
-    Args:
-        rule (`str`, `int` or `tuple`): As for `choose_subjects`, without "all".
-        width, height (`int`): Size of the upright source frame in pixels.
-        warm_up (`int`, defaults to 25): In frames, at least 1.
-        tracker (`PersonTracker`, *optional*): A fresh one with other settings than the defaults.
-
-    Attributes:
-        number (`int`, *optional*): The tracker's number of the subject; `None` while there is nobody. A change says
-            that the keypoints that follow are another person's.
-        is_settled (`bool`): Whether the warm-up is over.
-
-    Raises:
-        ValueError: Another rule, or no warm-up.
-    """
-
-    def __init__(
-        self,
-        rule: SubjectRule,
-        width: int,
-        height: int,
-        *,
-        warm_up: int = MIN_FRAMES,
-        tracker: PersonTracker | None = None,
-    ):
-        if check_subject_rule(rule) == "all":
-            raise ValueError("the rule is 'all'; a stream is followed for one subject")
-        if warm_up < 1:
-            raise ValueError(f"warm_up is {warm_up}; expected at least 1 frame")
-        self.rule, self.width, self.height, self.warm_up = rule, width, height, warm_up
-        self._tracker = PersonTracker() if tracker is None else tracker
-        self._restart()
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the warm-up is over."""
-        return self._num_seen >= self.warm_up
-
-    def _restart(self) -> None:
-        self.number: int | None = None
-        self._num_seen = 0
-        self._num_missing = 0
-        # Sum of the rule's values by number, in the order of appearance, then from left to right.
-        self._scores: dict[int, float] = {}
-
-    def update(self, people: np.ndarray) -> np.ndarray:
-        """Take the people (P, K, 3) of the next frame; returns the subject's keypoints (K, 3), zeros where absent.
-
-        Raises:
-            ValueError: As for `PersonTracker.update`.
-        """
-        people = np.asarray(people, dtype=np.float32)
-        numbers = self._tracker.update(people)
-        if self._num_missing > self._tracker.max_gap:
-            self._restart()
-        if not self.is_settled:
-            self._choose(people, numbers)
-        subject = np.flatnonzero(numbers == self.number) if self.number is not None else np.empty(0, dtype=np.int64)
-        self._num_missing = 0 if len(subject) or self.number is None else self._num_missing + 1
-        return people[subject[0]] if len(subject) else np.zeros(people.shape[1:], dtype=np.float32)
-
-    def _choose(self, people: np.ndarray, numbers: np.ndarray) -> None:
-        scores = frame_scores(people, self.rule, self.width, self.height)
-        tracked = np.flatnonzero(numbers != NOT_TRACKED)
-        for index in sorted(tracked, key=lambda index: _left_edge(people[index])):
-            number = int(numbers[index])
-            self._scores[number] = self._scores.get(number, 0.0) + float(scores[index])
-        self._num_seen += bool(self._scores)
-        candidates = list(self._scores)
-        if isinstance(self.rule, int):
-            self.number = candidates[self.rule] if self.rule < len(candidates) else None
-        elif candidates:
-            best = max(candidates, key=self._scores.__getitem__)
-            self.number = best if self._scores[best] > 0 or isinstance(self.rule, str) else None
-        if self.is_settled and self.number is None:
-            self._restart()
-
-
 __all__ = [
     "MIN_FRAMES",
     "RULES",
     "Box",
     "NoPersonError",
-    "SubjectFollower",
     "SubjectRule",
     "check_subject_rule",
     "choose_subjects",

@@ -11,6 +11,7 @@ serves every layout, and it does not level off, so that it also ranks people who
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -27,6 +28,33 @@ BLOCK = 1000
 _SMOOTHING, _DAMPING = 0.3, 0.95
 
 
+class FrameRows:
+    """Rows of a long array, of which a copy is made when they are asked for: an array itself may be a memory map.
+
+    Args:
+        sequence (`numpy.ndarray` of shape `(N, K, 3)`): Keypoints in every frame.
+        rows (`numpy.ndarray` int64 of shape `(n,)`): The rows that count.
+    """
+
+    def __init__(self, sequence: np.ndarray, rows: np.ndarray):
+        self.sequence = sequence
+        self.rows = rows
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, K, 3)."""
+        return len(self.rows), *self.sequence.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self.sequence[self.rows[index]], dtype=np.float32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:] if dtype is None else self[:].astype(dtype, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Track:
     """One person followed through a video, n frames of it.
@@ -34,13 +62,13 @@ class Track:
     Args:
         number (`int`): Unique among the tracks of a video, in order of their first frames.
         frames (`numpy.ndarray` int64 of shape `(n,)`): The frames that show the person, ascending; n is above 0.
-        keypoints (`numpy.ndarray` float32 of shape `(n, K, 3)`): x, y in pixels of the source frame and confidence in
-            these frames.
+        keypoints (`numpy.ndarray` float32 or [`FrameRows`] of shape `(n, K, 3)`): x, y in pixels of the source frame
+            and confidence in these frames.
     """
 
     number: int
     frames: np.ndarray
-    keypoints: np.ndarray
+    keypoints: np.ndarray | FrameRows
 
     @property
     def first(self) -> int:
@@ -233,10 +261,11 @@ def keypoint_distances(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(distance, size, out=np.full(distance.shape, np.inf), where=size > 0)
 
 
-def person_boxes(people: np.ndarray) -> np.ndarray:
+def person_boxes(people: np.ndarray | FrameRows) -> np.ndarray:
     """Left, top, right and bottom of the valid points: (..., K, 3) -> (..., 4) float32; zeros without valid points."""
-    if people.ndim > 2 and len(people) > BLOCK:
+    if len(people.shape) > 2 and len(people) > BLOCK:
         return np.concatenate([person_boxes(people[first : first + BLOCK]) for first in range(0, len(people), BLOCK)])
+    people = np.asarray(people)
     valid = valid_keypoints(people)[..., None]
     low = np.where(valid, people[..., :2], np.inf).min(axis=-2)
     high = np.where(valid, people[..., :2], -np.inf).max(axis=-2)
@@ -277,6 +306,7 @@ def _make_track(number: int, detections: list[tuple[int, np.ndarray]]) -> Track:
 __all__ = [
     "MIN_POINTS",
     "NOT_TRACKED",
+    "FrameRows",
     "PersonTracker",
     "Track",
     "keypoint_distances",

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from clipmg_hf.pose.heads import face_points
 from clipmg_hf.processing import KeypointLayout, SquareCrop, VideoReader, get_layout, valid_keypoints
 from clipmg_hf.timeline.colors import group_colors, person_color, to_rgb
 from clipmg_hf.timeline.face_blur import SequenceFaceBlur, blur_frame
@@ -173,7 +174,7 @@ class _Painter:
         is_there = valid_keypoints(points)
         if self._blur is not None:
             # The shape of a face tells who somebody is.
-            is_there &= ~np.array([name.startswith("face_") for name in self._layout.keypoints])
+            is_there &= ~face_points(self._layout)
         if not is_there.any():
             return picture
         scaled = np.array(points, dtype=np.float64)

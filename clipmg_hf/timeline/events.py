@@ -8,86 +8,25 @@
    are the classes above their thresholds, the one with the greatest gain where only one may be.
 4. Merging of close events of a class, limits of duration, and suppression of overlapping events.
 
-Classes without events, such as illustrative movements, still compete for the frames.
+Classes without events, such as illustrative movements, still compete for the frames; "Background", the class of clips
+without a gesture, never has any.
 
 W is the number of windows, N that of the frames from the first window to the end of the last, C that of the classes.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import convolve1d
 
-from clipmg_hf.data.labels import IMIGUE_GROUPS, SMG_GROUPS, SMG_LABELS
-from clipmg_hf.modeling import IMIGUE_LABELS
+from clipmg_hf.data.labels import BACKGROUND_LABEL, known_groups
+from clipmg_hf.event_decoding import NON_ILLUSTRATIVE_FILTER, EventDecoding
 from clipmg_hf.timeline.records import Event, Person, WindowScores
 
 
-NON_ILLUSTRATIVE_FILTER = ("Illustrative body language", "Illustrative hand gestures")
 _LEAST_SCORE = 1e-6
-
-
-@dataclass(frozen=True)
-class EventDecoding:
-    """How windows become events. All defaults are our choice.
-
-    Args:
-        smoothing (`float`, defaults to 0.0): Full width of the Hann window that smooths the curves, in seconds, on top
-            of what the overlap of windows does; 0 is off.
-        threshold (`float`, defaults to 0.35): Score that a class needs, in (0, 1).
-        class_thresholds (`Mapping[str, float]`, defaults to none): Other thresholds by the name of the class.
-        one_at_a_time (`bool`, defaults to `True`): Whether a person makes one gesture at a time. Otherwise every class
-            has events by itself, and they may overlap.
-        change_cost (`float`, defaults to 0.1): Cost of every change of label, in seconds at a gain of 1 (a score of e
-            times the threshold); at least 0. It drops short and weak runs and bridges short dips.
-        merge_gap (`float`, defaults to 0.0): Events of a class that are no further apart become one, in seconds; 0
-            merges none.
-        min_duration (`float`, defaults to 0.4): Shorter events are dropped, in seconds; at least 0.
-        max_duration (`float`, *optional*, defaults to none): Longer events are cut where their score is lowest, in
-            seconds; at least twice `min_duration`.
-        nms_iou (`float`, defaults to 0.5): Of two events with a greater intersection over union in time, the one with
-            the lower score is dropped; in [0, 1], and 1 drops none.
-        nms_across_classes (`bool`, defaults to `False`): Whether that also goes for events of different classes.
-        ignored_labels (`tuple[str, ...]`, defaults to the illustrative class of iMiGUE and of SMG): Classes without
-            events; those that the model does not have are of no effect.
-
-    Raises:
-        ValueError: A value outside its range; the message quotes it.
-    """
-
-    smoothing: float = 0.0
-    threshold: float = 0.35
-    class_thresholds: Mapping[str, float] = field(default_factory=dict)
-    one_at_a_time: bool = True
-    change_cost: float = 0.1
-    merge_gap: float = 0.0
-    min_duration: float = 0.4
-    max_duration: float | None = None
-    nms_iou: float = 0.5
-    nms_across_classes: bool = False
-    ignored_labels: tuple[str, ...] = NON_ILLUSTRATIVE_FILTER
-
-    def __post_init__(self) -> None:
-        for name in ("smoothing", "change_cost", "merge_gap", "min_duration"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} is {value}; expected a finite number of at least 0.")
-        thresholds = {"threshold": self.threshold}
-        thresholds |= {f"class_thresholds[{label!r}]": value for label, value in self.class_thresholds.items()}
-        for name, value in thresholds.items():
-            if not 0 < value < 1:
-                raise ValueError(f"{name} is {value}; expected a score in (0, 1).")
-        if not 0 <= self.nms_iou <= 1:
-            raise ValueError(f"nms_iou is {self.nms_iou}; expected it in [0, 1].")
-        if self.max_duration is not None and not 0 < self.max_duration >= 2 * self.min_duration:
-            raise ValueError(
-                f"max_duration is {self.max_duration} and min_duration is {self.min_duration}; expected "
-                "max_duration > 0 and at least twice min_duration, so that halves of a long event are long enough."
-            )
-        if isinstance(self.ignored_labels, str):
-            raise ValueError(f"ignored_labels is {self.ignored_labels!r}; expected several names.")
 
 
 class _Curves(NamedTuple):
@@ -107,7 +46,7 @@ class _Curves(NamedTuple):
 def decode_events(
     windows: Sequence[WindowScores],
     labels: Sequence[str],
-    decoding: EventDecoding = EventDecoding(),
+    decoding: EventDecoding | None = None,
     groups: Sequence[str] | None = None,
     people: Sequence[Person] = (),
 ) -> tuple[Event, ...]:
@@ -116,7 +55,7 @@ def decode_events(
     Args:
         windows: In any order; they may overlap, leave gaps and differ in length.
         labels: Names of the C classes, by id.
-        decoding: Settings.
+        decoding: Settings; by default those of [`EventDecoding`].
         groups: Body part of each class; by default those of iMiGUE or SMG where the labels are theirs, else "".
         people: Those of the windows, if they were followed: nobody has an event before the first or after the last
             frame with them, where windows of the time before or after may reach.
@@ -128,7 +67,8 @@ def decode_events(
         ValueError: Windows with impossible frames, seconds or scores, another number of labels or groups than scores,
             or a threshold for a class that the model does not have.
     """
-    groups = label_groups(labels) if groups is None else groups
+    decoding = decoding or EventDecoding()
+    groups = (known_groups(labels) or ("",) * len(labels)) if groups is None else groups
     if len(groups) != len(labels):
         raise ValueError(f"groups has {len(groups)} entries; expected {len(labels)}, one for each label.")
     if unknown := [label for label in decoding.class_thresholds if label not in labels]:
@@ -186,15 +126,6 @@ def suppress_overlaps(events: Sequence[Event], iou: float, across_classes: bool 
         if all(_iou(event, events[rival]) <= iou for rival in rivals):
             rivals.append(index)
     return tuple(events[index] for index in sorted(index for indices in kept.values() for index in indices))
-
-
-def label_groups(labels: Sequence[str]) -> tuple[str, ...]:
-    """Body part of each class if all of them are iMiGUE's or all are SMG's, else "" for each."""
-    for names, groups in ((IMIGUE_LABELS, IMIGUE_GROUPS), (SMG_LABELS, SMG_GROUPS)):
-        group_of = dict(zip(names, groups, strict=True))
-        if group_of.keys() >= set(labels):
-            return tuple(group_of[label] for label in labels)
-    return ("",) * len(labels)
 
 
 def _iou(first: Event, second: Event) -> float:
@@ -286,7 +217,7 @@ def _events_of_person(
         active = best_states(np.stack([np.zeros_like(gains), gains], axis=-1), decoding.change_cost) == 1
     events = []
     for label_id, label in enumerate(labels):
-        if label in decoding.ignored_labels:
+        if label == BACKGROUND_LABEL or label in decoding.ignored_labels:
             continue
         for start, end in _limit(_merge(_runs(active[:, label_id]), curves, decoding), label_id, curves, decoding):
             events.append(
@@ -387,7 +318,6 @@ __all__ = [
     "EventDecoding",
     "best_states",
     "decode_events",
-    "label_groups",
     "score_curves",
     "suppress_overlaps",
 ]

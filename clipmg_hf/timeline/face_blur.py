@@ -1,55 +1,29 @@
-"""Faces made unrecognisable, with the head found from the keypoints.
+"""Faces made unrecognisable, with the head found from the keypoints. Needs the extra: pip install "clipmg_hf[viz]".
 
-A head region is an ellipse with upright axes: x and y of its centre and its two half axes, in pixels of the source
-frame. It covers the whole head with a margin, so that a detector's small errors uncover nothing. Inside it about five
-patches per half axis are left of the picture, which tell hair from skin and no more.
+Inside a head region (see `clipmg_hf.pose.heads`) about five patches per half axis are left of the picture, which tell
+hair from skin and no more.
 
 Where a head cannot be found, more is blurred, never less: a lost head keeps its last region, which grows; a frame with
-a person whose head was never found, or with nobody at all, is blurred as a whole. Only people whose keypoints are
-given are blurred, so give everybody's, not the subject's alone. K is the number of points of a layout, P of people.
+a person whose head was never found is blurred as a whole, and so is every frame where no head was found at all. Only
+people whose keypoints are given are blurred, so give everybody's, not the subject's alone. K is the number of points
+of a layout.
 """
 
 import math
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import cast
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from clipmg_hf.processing import KeypointLayout, get_layout, valid_keypoints
+from clipmg_hf.explanation import explanation_of
+from clipmg_hf.inference import ClipPrediction
+from clipmg_hf.pose.heads import face_points, head_regions
+from clipmg_hf.processing import KeypointLayout, VideoReader, valid_keypoints
+from clipmg_hf.processing.video_processing_clipmg import DecodedVideo
 
 
-try:
-    from PIL import Image, ImageFilter
-except ImportError as error:
-    raise ImportError(f'clipmg_hf.timeline.face_blur needs Pillow ({error}): pip install "clipmg_hf[viz]"') from error
-
-
-_HEAD_POINTS = frozenset({"nose", "left_eye", "right_eye", "left_ear", "right_ear", "head"})
-# Height of a head (chin to crown) in units of the distance between two points, from adults' proportions. A distance is
-# at most its true length in the picture, so the largest estimate is the best one.
-_HEAD_HEIGHT = {
-    ("left_ear", "right_ear"): 1.5,
-    ("left_eye", "right_eye"): 3.6,
-    ("nose", "left_eye"): 4.2,
-    ("nose", "right_eye"): 4.2,
-    ("nose", "left_ear"): 1.9,
-    ("nose", "right_ear"): 1.9,
-    ("left_eye", "left_ear"): 2.4,
-    ("right_eye", "right_ear"): 2.4,
-    ("left_shoulder", "right_shoulder"): 0.62,
-    ("neck", "left_shoulder"): 1.24,
-    ("neck", "right_shoulder"): 1.24,
-    ("neck", "nose"): 1.0,
-    ("kinect_neck", "head"): 1.4,
-}
-_FACE_HEIGHT = 1.55  # of a head, in units of the longer side of the box around the face points
-# Half axes in units of the head's height, and how far they reach beyond the points.
-_HALF_AXES, _MARGINS = (0.58, 0.72), (0.2, 0.15)
-# A head known from the shoulders alone: how far above them, and how much more is covered.
-_ABOVE_SHOULDERS, _UNCERTAINTY = 0.9, 1.5
-# Estimators that give every point a place put the hidden ones anywhere, with confidences below this.
-_MIN_CONFIDENCE = 0.1
 _FEATHER = 1.2  # the blur ends at this multiple of the ellipse, and is whole inside the ellipse
 _PATCHES = 5  # of the pixelation, per larger half axis
 _PATCHES_OF_FRAME = 8  # along its shorter side, where the whole frame is blurred
@@ -57,58 +31,6 @@ _PATCHES_OF_FRAME = 8  # along its shorter side, where the whole frame is blurre
 _GROWTH, _GROWTH_FRAMES = 0.6, 25
 _MEDIAN_FRAMES = 15
 _CHUNK = 4096
-
-
-def head_regions(keypoints: np.ndarray, layout: KeypointLayout | str) -> np.ndarray:
-    """Where the heads are.
-
-    Args:
-        keypoints (`numpy.ndarray` of shape `(..., K, 3)`): x, y in pixels of the source frame and confidence,
-            (0, 0, 0) where missing.
-        layout ([`KeypointLayout`] or `str`): Layout of the keypoints, or its name.
-
-    Returns:
-        `numpy.ndarray` float64 of shape `(..., 4)`: x, y, half width and half height; NaN where no head can be told.
-    """
-    layout = get_layout(layout) if isinstance(layout, str) else layout
-    if keypoints.shape[-2:] != (layout.num_keypoints, 3):
-        raise ValueError(
-            f"keypoints have the shape {keypoints.shape}; layout {layout.name!r} needs "
-            f"(..., {layout.num_keypoints}, 3)."
-        )
-    points = np.where(_trusted(keypoints)[..., None], keypoints[..., :2], np.nan).astype(np.float64)
-    place = {name: points[..., index, :] for index, name in enumerate(layout.keypoints)}
-    nowhere = np.full((*keypoints.shape[:-2], 2), np.nan)
-    distances = [
-        factor * np.linalg.norm(place.get(first, nowhere) - place.get(second, nowhere), axis=-1)
-        for (first, second), factor in _HEAD_HEIGHT.items()
-    ]
-    is_face = np.array([name.startswith("face_") for name in layout.keypoints])
-    face_low, face_high = _box(points[..., is_face, :])
-    height = np.fmax.reduce([*distances, _FACE_HEIGHT * (face_high - face_low).max(axis=-1)])[..., None]
-    height[height == 0] = np.nan
-    low, high = _box(points[..., np.isin(layout.keypoints, list(_HEAD_POINTS)), :])
-    # The middle between brows and chin lies lower than that of eyes and nose, which is the head's.
-    center = (low + high) / 2
-    center = np.where(np.isnan(center), (face_low + face_high) / 2, center)
-    reach = np.fmax(np.fmax(high, face_high) - center, center - np.fmin(low, face_low))
-    from_head = np.concatenate([center, np.fmax(_HALF_AXES * height, reach + _MARGINS * height)], axis=-1)
-    from_body = _regions_above_shoulders(place, nowhere, height)
-    return np.where(np.isnan(from_head).any(axis=-1, keepdims=True), from_body, from_head)
-
-
-def blur_face(image: np.ndarray, keypoints: np.ndarray, layout: KeypointLayout | str) -> np.ndarray:
-    """Blur the heads in one picture; the whole picture if it shows nobody, or somebody whose head cannot be told.
-
-    Args:
-        image (`numpy.ndarray` uint8 of shape `(H, W, 3)`): Not changed.
-        keypoints (`numpy.ndarray` of shape `(P, K, 3)` or `(K, 3)`): Everybody in the picture, in its pixels.
-        layout ([`KeypointLayout`] or `str`): Layout of the keypoints, or its name.
-
-    Returns:
-        `numpy.ndarray` uint8 of shape `(H, W, 3)`, a new array.
-    """
-    return FaceBlur(layout)(image, keypoints)
 
 
 def blur_frame(image: np.ndarray) -> np.ndarray:
@@ -135,52 +57,6 @@ def blur_regions(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
         opacity = np.clip((_FEATHER - distance) / (_FEATHER - 1), 0, 1)[..., None]
         blurred[top:bottom, left:right] = (part + (smooth - part) * opacity).round().astype(np.uint8)
     return blurred
-
-
-class FaceBlur:
-    """Blurs the heads in frames that come one after the other, as from a camera.
-
-    Every person is blurred at the head of this frame and at the median of the last half second, which covers a head
-    whose keypoints jump away. A head that is not found keeps its last region, which grows. Until the first head is
-    found, and while somebody is there whose head never was, the whole frame is blurred.
-
-    Args:
-        layout ([`KeypointLayout`] or `str`): Layout of the keypoints, or its name.
-    """
-
-    def __init__(self, layout: KeypointLayout | str) -> None:
-        self._layout = get_layout(layout) if isinstance(layout, str) else layout
-        self._known: dict[int, deque[np.ndarray]] = {}
-        self._num_lost: dict[int, int] = {}
-
-    def __call__(self, image: np.ndarray, keypoints: np.ndarray) -> np.ndarray:
-        """Blur the next frame.
-
-        Args:
-            image (`numpy.ndarray` uint8 of shape `(H, W, 3)`): Not changed.
-            keypoints (`numpy.ndarray` of shape `(P, K, 3)` or `(K, 3)`): Everybody in the frame, in its pixels; a
-                person keeps the place in all frames and is all zeros where not found.
-
-        Returns:
-            `numpy.ndarray` uint8 of shape `(H, W, 3)`, a new array.
-        """
-        people = keypoints[None] if keypoints.ndim == 2 else keypoints
-        found = head_regions(people, self._layout)
-        is_unknown = False
-        for number, region in enumerate(found):
-            if not np.isnan(region).any():
-                self._known.setdefault(number, deque(maxlen=_MEDIAN_FRAMES)).append(region)
-                self._num_lost[number] = 0
-            elif number not in self._known:
-                is_unknown = is_unknown or bool(valid_keypoints(people[number]).any())
-        if is_unknown or not self._known:
-            return blur_frame(image)
-        regions = []
-        for number, known in self._known.items():
-            is_found = number < len(found) and not np.isnan(found[number]).any()
-            self._num_lost[number] += not is_found
-            regions += [_grow(known[-1], self._num_lost[number]), np.median(known, axis=0)]
-        return blur_regions(image, np.array(regions))
 
 
 class SequenceFaceBlur:
@@ -217,38 +93,69 @@ class SequenceFaceBlur:
         return blur_regions(image, np.concatenate([(regions[:, :2] + 0.5) * scale - 0.5, regions[:, 2:] * scale], 1))
 
 
-def _trusted(keypoints: np.ndarray) -> np.ndarray:
-    """Points (..., K) to go by: the confident ones, or all that are there in a person without any."""
-    is_valid = valid_keypoints(keypoints)
-    is_strong = is_valid & (keypoints[..., 2] >= _MIN_CONFIDENCE)
-    return np.where(is_strong.any(axis=-1, keepdims=True), is_strong, is_valid)
+class BlurredVideo:
+    """The frames of a clip's video with blurred heads, read as from a [`VideoReader`].
+
+    Frames outside the clip, where nobody was looked for, are blurred as a whole.
+
+    Args:
+        video ([`VideoReader`] or [`DecodedVideo`]): The source.
+        blur ([`SequenceFaceBlur`]): Of everybody in the clip.
+        clip (`range`): The numbers of the frames that `blur` knows.
+    """
+
+    def __init__(self, video: VideoReader | DecodedVideo, blur: SequenceFaceBlur, clip: range) -> None:
+        self._video, self._blur, self._clip = video, blur, clip
+        self.info = video.info
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """Return the frames at `indices` as uint8 (n, H, W, 3)."""
+        frames = zip(indices, self._video.read(indices), strict=True)
+        return np.stack([self._blur_frame(int(index), frame) for index, frame in frames])
+
+    def iter_frames(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+        """Yield `(index, frame)` for `start <= index < end`; frame: uint8 (H, W, 3)."""
+        for index, frame in self._video.iter_frames(start, end):
+            yield index, self._blur_frame(index, frame)
+
+    def _blur_frame(self, index: int, frame: np.ndarray) -> np.ndarray:
+        return self._blur(frame, index - self._clip.start) if index in self._clip else blur_frame(frame)
 
 
-def _box(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lowest and highest x, y of (..., M, 2) without the NaN; NaN where there is no point."""
-    nothing = np.full((*points.shape[:-2], 1, 2), np.nan)
-    points = np.concatenate([points, nothing], axis=-2)
-    return np.fmin.reduce(points, axis=-2), np.fmax.reduce(points, axis=-2)
+def blur_clip(prediction: ClipPrediction, bystanders: Sequence[np.ndarray] = ()) -> ClipPrediction:
+    """The same prediction, to be drawn with blurred heads and without points of the face.
+
+    Args:
+        prediction: Made with `explain=True`.
+        bystanders: Keypoints (end - start, K, 3) of everybody else, in the layout of the subject's.
+
+    Raises:
+        ValueError: The prediction holds no explanation, or faces cannot be found for want of keypoints.
+    """
+    explanation = explanation_of(prediction)
+    if explanation.keypoints is None or explanation.layout is None:
+        raise ValueError(f"{prediction.video}: faces are found by keypoints, and there are none; expected keypoints.")
+    for number, points in enumerate(bystanders):
+        if points.shape != explanation.keypoints.shape:
+            raise ValueError(
+                f"bystander {number} has keypoints of shape {points.shape}; expected "
+                f"{explanation.keypoints.shape}, as those of the subject."
+            )
+    blur = SequenceFaceBlur([explanation.keypoints, *bystanders], explanation.layout)
+    video = BlurredVideo(explanation.video, blur, range(prediction.start, prediction.end))
+    keypoints = np.where(face_points(explanation.layout)[:, None], 0.0, explanation.keypoints)
+    # Drawings read it as they read the source.
+    return replace(prediction, explanation=replace(explanation, video=cast(VideoReader, video), keypoints=keypoints))
 
 
-def _regions_above_shoulders(place: dict[str, np.ndarray], nowhere: np.ndarray, height: np.ndarray) -> np.ndarray:
-    """Regions of heads none of whose points is there; up is away from the hips, or else up in the picture."""
-    shoulders = (place.get("left_shoulder", nowhere) + place.get("right_shoulder", nowhere)) / 2
-    base = shoulders
-    for name in ("neck", "kinect_neck", "spine_shoulder"):
-        base = np.where(np.isnan(base), place.get(name, nowhere), base)
-    hips = (place.get("left_hip", nowhere) + place.get("right_hip", nowhere)) / 2
-    hips = np.where(np.isnan(hips), place.get("mid_hip", nowhere), hips)
-    body = base - hips
-    length = np.linalg.norm(body, axis=-1, keepdims=True)
-    up = np.where(np.isnan(length) | (length == 0), (0.0, -1.0), body / np.where(length == 0, 1, length))
-    axes = _UNCERTAINTY * height * _HALF_AXES
-    return np.concatenate([base + _ABOVE_SHOULDERS * height * up, axes], axis=-1)
+def is_blurred(prediction: ClipPrediction) -> bool:
+    """Whether the prediction is drawn with blurred heads, as [`blur_clip`] made it."""
+    return isinstance(explanation_of(prediction).video, BlurredVideo)
 
 
-def _grow(region: np.ndarray, num_lost: np.ndarray | int) -> np.ndarray:
+def _grow(region: np.ndarray, num_lost: np.ndarray) -> np.ndarray:
     """Regions (..., 4) of a head that was lost `num_lost` (...) frames ago."""
-    factor = 1 + _GROWTH * np.minimum(np.asarray(num_lost) / _GROWTH_FRAMES, 1)
+    factor = 1 + _GROWTH * np.minimum(num_lost / _GROWTH_FRAMES, 1)
     return region * np.stack([np.ones_like(factor), np.ones_like(factor), factor, factor], axis=-1)
 
 
@@ -297,6 +204,10 @@ def _running_median(regions: np.ndarray) -> np.ndarray:
 
 def _pixelate(image: np.ndarray, patch: float) -> np.ndarray:
     """Mean colours of patches with sides of `patch` pixels, smoothed, at the size of the image."""
+    try:
+        from PIL import Image, ImageFilter
+    except ImportError as error:
+        raise ImportError(f'faces are blurred with Pillow ({error}): pip install "clipmg_hf[viz]"') from error
     height, width = image.shape[:2]
     small = Image.fromarray(np.ascontiguousarray(image)).resize(
         (math.ceil(width / max(patch, 1)), math.ceil(height / max(patch, 1))), Image.Resampling.BOX
@@ -304,4 +215,4 @@ def _pixelate(image: np.ndarray, patch: float) -> np.ndarray:
     return np.asarray(small.filter(ImageFilter.GaussianBlur(0.8)).resize((width, height), Image.Resampling.BICUBIC))
 
 
-__all__ = ["FaceBlur", "SequenceFaceBlur", "blur_face", "blur_frame", "blur_regions", "head_regions"]
+__all__ = ["BlurredVideo", "SequenceFaceBlur", "blur_clip", "blur_frame", "blur_regions", "is_blurred"]

@@ -32,6 +32,8 @@ from clipmg_hf.timeline.tables import render_csv, render_tsv, render_window_csv
 from clipmg_hf.timeline.textgrid import render_textgrid
 
 
+# Of the video with events, skeletons and blurred faces drawn into it.
+ANNOTATED_SUFFIX = ".annotated.mp4"
 # What file names of Windows may not hold, and control characters.
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
@@ -101,4 +103,4 @@ def write_timeline(
     return list(contents)
 
 
-__all__ = ["FORMATS", "Format", "make_stem", "write_timeline"]
+__all__ = ["ANNOTATED_SUFFIX", "FORMATS", "Format", "make_stem", "write_timeline"]

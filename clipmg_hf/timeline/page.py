@@ -18,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 
 from clipmg_hf import html_page
+from clipmg_hf.data.labels import BACKGROUND_LABEL
 from clipmg_hf.files import complete_file, write_file
 from clipmg_hf.html_page import percent
 from clipmg_hf.text import plural
@@ -278,14 +279,16 @@ def _describe(event: Event) -> str:
 def _curves(
     timeline: Timeline, windows: Sequence[WindowScores], events: Sequence[Event], colors: Mapping[str, str]
 ) -> Iterator[_Row]:
-    """The scores of one person's most frequent gestures, and the gate."""
+    """The scores of one person's most frequent gestures and of the background, and the gate."""
     if not windows:
         return
     times = np.array([(window.start_seconds + window.end_seconds) / 2 for window in windows])
     order = np.argsort(times, kind="stable")
     scores = np.stack([window.scores for window in windows])[order]
     group_of = {event.label_id: event.group for event in events}
-    for label in _curve_labels(events, scores):
+    shown = _curve_labels(events, scores)
+    shown += [label for label, name in enumerate(timeline.labels) if name == BACKGROUND_LABEL and label not in shown]
+    for label in shown:
         color = colors.get(group_of.get(label, ""), NO_GROUP_COLOR)
         x, values = _downsample(times[order], scores[:, label], timeline.duration, np.maximum)
         svg = _svg(timeline.duration, [(_area(x, values), color)])

@@ -140,7 +140,7 @@ def test_peer_models(tiny, tmp_path, monkeypatch):
     }
     monkeypatch.setattr(peer_models, "PEERS", peers)
     _, report = run(peer_models, tmp_path, "--rounds", 1, "--peers", *peers)
-    assert set(report["results"]["seconds"]) == {peer_models.OURS, peer_models.TOWER, *peers}
+    assert set(report["results"]["seconds"]) == {peer_models.OURS, peer_models.FRAMES_ALONE, peer_models.TOWER, *peers}
     assert all(math.isfinite(count) and count > 0 for count in report["results"]["operations"].values())
 
 
@@ -197,6 +197,11 @@ def test_model_of_timeline_events_is_required(capsys):
     with pytest.raises(SystemExit):
         timeline_events.main([])
     assert "--model" in capsys.readouterr().err
+
+
+def test_other_models_of_timeline_events_have_names():
+    with pytest.raises(ValueError, match="others has 'runs/background'; expected NAME=FOLDER"):
+        timeline_events.main(["--model", "m", "--others", "a=b", "runs/background"])
 
 
 def test_peers_answer_line_by_line(tmp_path, monkeypatch):

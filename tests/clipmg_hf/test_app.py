@@ -94,7 +94,7 @@ def pack(entries: dict[str, bytes | str]) -> bytes:
     return buffer.getvalue()
 
 
-def test_the_analysis_writes_everything_and_names_no_place(visitors, upload, engine, keypoint_files):
+def test_the_analysis_writes_everything_and_names_no_place(visitors, upload, engine, keypoint_files, checkpoint):
     visitor = visitors.find("a")
     visitor.take_video(upload(), LIMITS)
     visitor.take_keypoints([upload(path, path.name) for path in keypoint_files], LIMITS)
@@ -108,7 +108,9 @@ def test_the_analysis_writes_everything_and_names_no_place(visitors, upload, eng
     assert set(visitor.results) == {f"my interview{suffix}" for suffix in SUFFIXES} | {"index.html"}
     assert read_timeline(visitor.results["my interview.json"]).num_frames == 12
     html = render_results(visitor, timeline)
+    assert timeline.settings["model"] == checkpoint.name
     for path in visitor.results.values():
+        assert str(checkpoint.parent).encode() not in path.read_bytes()
         assert str(visitors.root).encode() not in path.read_bytes() and "place of" not in path.name
     with zipfile.ZipFile(visitor.results["my interview.zip"]) as archive:
         assert len(archive.namelist()) == len(visitor.results) - 1

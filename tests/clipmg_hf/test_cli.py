@@ -60,12 +60,12 @@ def test_table(run, loaded, video, keypoints):
 
 
 def test_streams_line(loaded, video, points):
-    def line(*arguments):
-        return predict_command._describe_streams(predict_clip(*loaded, video, *arguments))
+    def line(*arguments, **options):
+        return predict_command._describe_streams(predict_clip(*loaded, video, *arguments, **options))
 
     assert line() == "RGB only, no keypoints given"
     assert line(0 * points) == "RGB only, keypoints with a person in 0 of 12 sampled frames"
-    assert ", 10 of 22 keypoints masked, mean gate " in line(points[:, :25])
+    assert ", 10 of 22 keypoints masked, mean gate " in line(points[:, :25], source_layout="openpose-body25")
     pose_only = replace(predict_clip(*loaded, video, points), rgb_used=False, gate_mean=None)
     assert predict_command._describe_streams(pose_only) == "pose only, a person in 12 of 12 sampled frames"
 
@@ -108,7 +108,7 @@ def test_overlays(run, video, keypoints, tmp_path):
 def test_version_and_help():
     runner = CliRunner()
     assert runner.invoke(cli.app, ["--version"]).stdout == f"clipmg {__version__}\n"
-    assert "predict" in runner.invoke(cli.app, ["--help"]).stdout
+    assert "predict" in (printed := runner.invoke(cli.app, ["--help"]).stdout) and "CLIPMG_TRACEBACK=1" in printed
     assert "--keypoints" in runner.invoke(cli.app, ["predict", "--help"], terminal_width=200).stdout
 
 
@@ -241,6 +241,7 @@ def test_other_bad_input(run, video, tmp_path, monkeypatch):
     assert_refused(
         run(video, "--overlay", missing), f"{missing}: the folder {missing.parent} does not exist; expected"
     )
+    assert_refused(run(video, "--revision", "v1"), "is a folder and has no revision 'v1'; expected a name on the Hub")
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "clipmg_hf.visualization", raising=False)
     assert_refused(run(video, "--overlay", tmp_path / "sheet.png"), 'pip install "clipmg_hf[viz]"')

@@ -51,8 +51,6 @@ class Estimator:
 @pytest.fixture
 def estimator(monkeypatch):
     monkeypatch.setattr("clipmg_hf.pose.load_estimator", lambda name, **options: Estimator())
-    for module in ("clipmg_hf.timeline_job", "clipmg_hf.commands.clip"):
-        monkeypatch.setattr(f"{module}.load_estimator", lambda name, **options: Estimator())
 
 
 @pytest.fixture
@@ -184,6 +182,9 @@ def test_bad_input_is_one_line(run, videos, tmp_path):
         ([videos, "--keypoints", tmp_path], "no keypoints of a.mp4, b.mp4; expected for each video"),
         ([videos, "--stride", "5"], "window is 4 and stride is 5"),
         ([videos, "--blur-face", "--formats", "video"], "Faces are found by keypoints"),
+        ([videos, "--blur-face"], "expected video among the formats"),
+        ([videos, "--person-detector", "x"], "person_detector is 'x' without pose; expected the estimator"),
+        ([videos, "--revision", "v1"], "is a folder and has no revision 'v1'; expected a name on the Hub"),
         ([videos / "a.mp4", "--end", "90"], "the interval [0, 90) seconds lies outside the video"),
     ):
         result = run(*arguments)
@@ -259,9 +260,10 @@ def test_blurred_faces_change_the_drawing_and_not_the_prediction(run, video, key
 def test_people_need_keypoints(run, video, keypoints, tmp_path):
     for arguments, part in (
         (["--blur-face", "--overlay", tmp_path / "a.png"], "expected --keypoints or --pose to blur them"),
+        (["--blur-face", "--keypoints", keypoints], "expected --overlay with --blur-face"),
         (["--subject", "longest"], "expected --keypoints or --pose to choose a subject"),
         (["--keypoints", keypoints, "--pose", "vitpose"], "Got --keypoints and --pose"),
-        (["--pose-weights", "x"], "without --pose"),
+        (["--pose-weights", "x"], "pose_weights is 'x' without pose; expected the estimator"),
     ):
         result = run(video, *arguments, command="predict")
         assert (result.exit_code, result.stdout) == (1, "") and part in result.stderr
@@ -281,8 +283,13 @@ def test_explain(run, video, keypoints, loaded, tmp_path):
     assert (folder / "index.html").exists() and result.stderr == f"wrote {folder / 'index.html'}\n"
     result = run(video, "--keypoints", keypoints, "--label", label, "--json", command="explain")
     assert json.loads(result.stdout)["label"]["name"] == label
-    result = run(video, "--label", "sneezing", command="explain")
-    assert (result.exit_code, result.stdout) == (1, "") and "sneezing" in result.stderr
+    for arguments, part in (
+        (["--label", "sneezing"], "sneezing"),
+        (["--keypoints", keypoints, "--blur-face"], "expected --output with --blur-face"),
+        (["--revision", "v1"], "is a folder and has no revision 'v1'"),
+    ):
+        result = run(video, *arguments, command="explain")
+        assert (result.exit_code, result.stdout) == (1, "") and part in result.stderr
 
 
 def test_explain_without_anybody(run, video, points, tmp_path):
@@ -296,6 +303,20 @@ def test_the_app_says_what_is_missing(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
     result = run(command="app")
     assert result.exit_code == 1 and 'pip install "clipmg_hf[app]"' in result.stderr
+
+
+def test_the_app_takes_the_model_that_was_asked_for(run, monkeypatch):
+    for arguments, part in (
+        (["--person-detector", "x"], "person_detector is 'x' without pose; expected the estimator"),
+        (["--revision", "v1"], "is a folder and has no revision 'v1'; expected a name on the Hub"),
+        (
+            ["--backend", "onnx"],
+            "holds no preprocessing.json; expected a folder that hub_scripts/export.py",
+        ),
+    ):
+        monkeypatch.setattr("clipmg_hf.app._import_gradio", lambda: None)
+        result = run(*arguments, command="app")
+        assert (result.exit_code, result.stdout) == (1, "") and part in result.stderr
 
 
 def test_every_command_has_help():

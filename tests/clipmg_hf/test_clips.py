@@ -293,6 +293,16 @@ def test_errors_name_the_clip(raw, processor, tmp_path):
         assert type(caught.value) is ValueError
 
 
+def test_errors_of_the_code_stay_what_they_are(raw, processor, monkeypatch):
+    def fail(*args, **kwargs):
+        raise KeyError("frame_maks")
+
+    monkeypatch.setattr(type(processor), "__call__", fail)
+    with pytest.raises(KeyError, match="frame_maks") as caught:
+        ClipDataset(raw, processor)[1]
+    assert caught.value.__notes__ == ["It was raised by the clip clip_1."]
+
+
 def test_hidden_labels(raw, processor):
     rows = datasets.Dataset.from_list([raw[0], raw[1] | {"label": -1, "group": -1}], raw.features)
     message = r"1 of 2 rows have no label, first row 1 \(clip_1\): .*set allow_hidden_labels=True to predict"

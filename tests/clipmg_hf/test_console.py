@@ -9,7 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 
-from clipmg_hf.console import run
+from clipmg_hf.console import TRACEBACK, run
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.data.synthetic_layouts import write_layout
 
@@ -31,6 +31,18 @@ def assert_ends(main, status, message, capsys):
 @pytest.mark.parametrize("kind", [ValueError, DatasetFormatError, FileNotFoundError, ImportError, FloatingPointError])
 def test_errors_of_users_are_one_message(kind, capsys):
     assert_ends(fail_with(kind("no")), 1, "error: no\n", capsys)
+
+
+@pytest.mark.parametrize("value", ["1", "0", None])
+def test_an_error_shows_its_traceback_when_asked_to(value, monkeypatch, capsys):
+    monkeypatch.delenv(TRACEBACK, raising=False)
+    if value is not None:
+        monkeypatch.setenv(TRACEBACK, value)
+    with pytest.raises(SystemExit):
+        run(fail_with(ValueError("no"), KeyError("why")))
+    printed = capsys.readouterr().err
+    assert printed.endswith("error: no\n")
+    assert ("in main" in printed and "KeyError: 'why'" in printed) == (value == "1") == (printed != "error: no\n")
 
 
 def test_a_status_is_handed_on_and_none_is_success(capsys):

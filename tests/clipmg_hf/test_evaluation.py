@@ -20,6 +20,7 @@ from clipmg_hf.data.labels import (
     MA52_GROUPS,
     SMG_LABELS,
     check_labels,
+    known_groups,
 )
 from clipmg_hf.data.schema import clip_features
 from clipmg_hf.evaluation import (
@@ -32,7 +33,6 @@ from clipmg_hf.evaluation import (
 from clipmg_hf.evaluation_results import (
     class_groups,
     describe_checkpoint,
-    known_groups,
     measure,
     options_facts,
     write_evaluation,

@@ -1,18 +1,23 @@
 """The explanation as a folder: files are there, complete, escaped, offline, and blurred on request."""
 
+import importlib
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
-from clipmg_hf.explanation import attention_on_source, explain_clip
-from clipmg_hf.explanation_page import explanation_to_dict, write_explanation
-from clipmg_hf.explanation_plots import display_name, open_frames
+from clipmg_hf.explanation import attention_on_source, explain_clip, explanation_to_dict
+from clipmg_hf.explanation_page import write_explanation
+from clipmg_hf.explanation_plots import display_name
 from clipmg_hf.inference import load_model, predict_clip
+from clipmg_hf.pose.heads import face_points
 from clipmg_hf.processing.keypoint_layouts_clipmg import LAYOUTS
+from clipmg_hf.timeline.face_blur import blur_clip
 from clipmg_hf.timeline.records import WindowScores
 
 
@@ -124,38 +129,38 @@ def test_every_kind_of_model_can_be_explained(tmp_path, save_checkpoint, video, 
     assert [path.name for path in files[1:-1]] == pictures
 
 
-def test_blurring_changes_every_frame(tmp_path, prediction, influence):
-    plain, blurred = open_frames(prediction), open_frames(prediction, blur_face=True)
-    indices = prediction.explanation.clip.frame_indices
-    for before, after in zip(plain.read(indices), blurred.read(indices), strict=True):
-        assert (before != after).any()
-    write_explanation(prediction, influence, tmp_path, blur_face=True)
+def test_a_blurred_clip_is_written_blurred_and_without_points_of_the_face(
+    tmp_path, prediction, influence, written, monkeypatch
+):
+    num_points, scatter = [], Axes.scatter
+
+    def count(axes, x, y, **options):
+        num_points.append(len(x))
+        return scatter(axes, x, y, **options)
+
+    monkeypatch.setattr(Axes, "scatter", count)
+    write_explanation(blur_clip(prediction), influence, tmp_path)
+    assert num_points == [(~face_points(influence.occlusion.layout)).sum()] * 2
     assert "blurred; people without keypoints are not" in (tmp_path / "index.html").read_text("utf-8")
+    assert json.loads((tmp_path / "explanation.json").read_text("utf-8"))["faces_blurred"] is True
+    for name in ("attention.png", "joints.png", "sensitivity.png"):
+        assert (tmp_path / name).read_bytes() != (written[0] / name).read_bytes()
 
 
 def test_blurred_pictures_are_not_replaced_by_others(tmp_path, prediction, influence):
-    write_explanation(prediction, influence, tmp_path, blur_face=True)
+    write_explanation(blur_clip(prediction), influence, tmp_path)
     with pytest.raises(ValueError, match="holds pictures with blurred faces; expected --blur-face again"):
         write_explanation(prediction, influence, tmp_path)
-    assert write_explanation(prediction, influence, tmp_path, blur_face=True)
+    assert write_explanation(blur_clip(prediction), influence, tmp_path)
 
 
-def test_blurring_covers_bystanders(prediction):
-    explanation = prediction.explanation
-    index = explanation.clip.frame_indices[:1]
-    other = explanation.keypoints * (0.1, 0.1, 1)
-    alone = open_frames(prediction, blur_face=True).read(index)[0]
-    both = open_frames(prediction, blur_face=True, bystanders=[other]).read(index)[0]
-    assert (alone != both).any()
-    with pytest.raises(ValueError, match="bystander 0 has keypoints of shape"):
-        open_frames(prediction, blur_face=True, bystanders=[other[1:]])
-
-
-def test_faces_cannot_be_blurred_without_keypoints(tmp_path, loaded, video):
-    prediction = predict_clip(*loaded, video, explain=True)
-    with pytest.raises(ValueError, match="faces are found by keypoints, and there are none"):
-        write_explanation(prediction, explain_clip(loaded[0], prediction), tmp_path / "none", blur_face=True)
-    assert not (tmp_path / "none").exists()
+@pytest.mark.parametrize("module", ["matplotlib", "PIL"])
+def test_import_without_the_extra(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    for name in ("explanation_page", "explanation_plots", "visualization"):
+        monkeypatch.delitem(sys.modules, f"clipmg_hf.{name}")
+    with pytest.raises(ImportError, match=r'explanation_page needs matplotlib and Pillow .*"clipmg_hf\[viz\]"'):
+        importlib.import_module("clipmg_hf.explanation_page")
 
 
 def test_an_explanation_is_needed(prediction, influence):
@@ -181,5 +186,5 @@ def test_names_in_words():
 def test_real_video(tmp_path, loaded, realdata):
     folder = realdata / "openpose" / "slp_full137"
     prediction = predict_clip(*loaded, folder / "video.mp4", folder / "json", explain=True)
-    files = write_explanation(prediction, explain_clip(loaded[0], prediction), tmp_path, blur_face=True)
+    files = write_explanation(blur_clip(prediction), explain_clip(loaded[0], prediction), tmp_path)
     assert len(files) == 6

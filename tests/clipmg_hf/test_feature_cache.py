@@ -150,7 +150,7 @@ def test_whatever_changes_has_another_key(rows):
 
 
 def test_an_interrupted_computation_goes_on(rows, tmp_path, monkeypatch):
-    model, clips = make_model().eval(), make_clips(rows)
+    model, clips = make_model().train(), make_clips(rows)
     encode, calls = type(model.clipmg).encode_frames, []
 
     def count(self, pixel_values, **kwargs):
@@ -162,6 +162,7 @@ def test_an_interrupted_computation_goes_on(rows, tmp_path, monkeypatch):
     monkeypatch.setattr(type(model.clipmg), "encode_frames", count)
     with pytest.raises(KeyboardInterrupt):
         cache_features(model, clips, tmp_path, batch_size=2)
+    assert model.training
     features = cache_features(model, clips, tmp_path, batch_size=2)
     assert calls == [2, 2, 2, 2]
     cache_features(model, clips, tmp_path, batch_size=2)

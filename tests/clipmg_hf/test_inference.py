@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from clipmg_hf import IMIGUE_LABELS
 from clipmg_hf.inference import CheckpointError, load_model, predict_clip
+from clipmg_hf.inference.checkpoint import model_source, resolve_folder
 from clipmg_hf.processing import KeypointFileError, VideoDecodingError, get_layout, read_openpose, write_openpose
 
 
@@ -72,7 +73,18 @@ def test_load_model_from_the_hub_downloads_no_code(checkpoint, monkeypatch):
 
     monkeypatch.setattr("clipmg_hf.inference.checkpoint.snapshot_download", download)
     load_model("someone/clip-mg", device="cpu", revision="v1")
-    assert asked == {"name": "someone/clip-mg", "revision": "v1", "allow_patterns": ["*.json", "*.safetensors"]}
+    expected = {"name": "someone/clip-mg", "revision": "v1", "ignore_patterns": ["*/*"]}
+    assert asked == {**expected, "allow_patterns": ["*.json", "*.safetensors"]}
+    assert resolve_folder("someone/clip-mg", "onnx", "v1") == checkpoint
+    assert asked == {**expected, "allow_patterns": ["*.json", "*.onnx", "weights.bin"]}
+
+
+def test_a_model_knows_where_it_is_from(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(checkpoint.parent)
+    assert model_source(load_model(checkpoint.name, device="cpu")[0]) == checkpoint.name
+    cached = tmp_path / "models--someone--clip-mg" / "snapshots" / "0123abc"
+    shutil.copytree(checkpoint, cached)
+    assert model_source(load_model(cached, device="cpu")[0]) == "someone/clip-mg@0123abc"
 
 
 def test_a_folder_has_no_revision(checkpoint):
@@ -262,10 +274,33 @@ def test_files_sequences_arrays_and_tensors_are_the_same(loaded, video, points, 
 
 
 def test_keypoints_that_the_layout_lacks_are_masked_and_named(loaded, video, points):
-    prediction = predict_clip(*loaded, video, points[:, :25])
+    prediction = predict_clip(*loaded, video, points[:, :25], source_layout="openpose-body25")
     assert prediction.missing_keypoints == tuple(name for name in get_layout("imigue-22").keypoints if "hand" in name)
     with pytest.raises(ValueError, match=r"'imigue-22' has 10 keypoints that 'openpose-body25' lacks"):
-        predict_clip(*loaded, video, points[:, :25], missing_keypoints="error")
+        predict_clip(*loaded, video, points[:, :25], source_layout="openpose-body25", missing_keypoints="error")
+
+
+def test_arrays_of_as_many_points_as_the_model_has_are_in_its_layout(loaded, save_checkpoint, video, points, tmp_path):
+    """25 points may be OpenPose's or Kinect's."""
+    points = points[:, :25]
+    kinect = load_model(save_checkpoint(tmp_path / "kinect", keypoint_layout="kinect-25", num_keypoints=25), "cpu")
+    own = predict_clip(*kinect, video, points, explain=True)
+    assert own.missing_keypoints == () and own.explanation.layout.name == "kinect-25"
+    assert own.to_dict() == predict_clip(*kinect, video, points, source_layout="kinect-25").to_dict()
+    of_openpose = predict_clip(*kinect, video, points, source_layout="openpose-body25")
+    assert "head" in of_openpose.missing_keypoints and of_openpose.scores != own.scores
+    with pytest.raises(ValueError, match=r"keypoints: 25 points may be those of openpose-body25 or kinect-25; exp"):
+        predict_clip(*loaded, video, points)
+
+
+def test_files_that_are_numbered_from_one(loaded, video, points, tmp_path):
+    write_openpose(tmp_path / "zero", points, "clip")
+    (tmp_path / "one").mkdir()
+    for number, path in enumerate(sorted((tmp_path / "zero").iterdir()), 1):
+        path.rename(tmp_path / "one" / f"clip_{number:012d}_keypoints.json")
+    found = predict_clip(*loaded, video, tmp_path / "one", start=3, end=9, explain=True)
+    assert found.to_dict() == predict_clip(*loaded, video, points, start=3, end=9).to_dict()
+    np.testing.assert_array_equal(found.explanation.keypoints, points[3:9])
 
 
 def test_derived_keypoints_are_not_missing(loaded, video, points):
@@ -282,7 +317,7 @@ def test_frames_in_memory(loaded):
 
 
 def test_to_dict_is_json(loaded, video, points):
-    prediction = predict_clip(*loaded, video, points[:, :25], explain=True)
+    prediction = predict_clip(*loaded, video, points[:, :25], source_layout="openpose-body25", explain=True)
     content = json.loads(json.dumps(prediction.to_dict(), allow_nan=False))
     assert len(content["scores"]) == 32 and content["scores"][0] == {
         "label": prediction.label,

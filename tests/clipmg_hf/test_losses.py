@@ -14,7 +14,6 @@ from transformers import Trainer, TrainingArguments, set_seed
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification
 from clipmg_hf.data.problems import DatasetFormatError
 from clipmg_hf.losses import (
-    LOSS_FILE,
     ClassificationLoss,
     LossGradientCallback,
     LossSettings,
@@ -26,6 +25,7 @@ from clipmg_hf.losses import (
     read_label_embeddings,
 )
 from clipmg_hf.optimization import make_optimizer
+from clipmg_hf.run_files import LOSS_FILE
 
 
 NAMES = ["Touching hat", "Touching ears", "Folding arms", "Arms akimbo", "Head up"]

@@ -843,6 +843,7 @@ def test_the_script_prepares_and_verifies(script, rows, tmp_path, monkeypatch, c
         "num_proc": 1,
         "num_folds": 5,
         "fold": 0,
+        "background_share": 0.0,
         "on_error": "raise",
         "personal_data": False,
         "protocol": "",

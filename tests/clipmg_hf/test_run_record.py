@@ -49,7 +49,10 @@ def test_a_prepared_folder_counts_as_the_data_set_that_it_was_made_of(folders, t
     raw = load_splits(parse(folders, tmp_path, "raw", **asked, split_seed=3))
     assert splits.train["clip_id"] == raw.train["clip_id"]
     assert splits.evaluation["clip_id"] == raw.evaluation["clip_id"]
-    expected = {"protocol": "cross_subject", "validation": 0.5, "split_seed": 3, "fold": 0}
+    expected = {
+        **{"protocol": "cross_subject", "validation": 0.5, "split_seed": 3, "fold": 0},
+        "background_share": 0.0,
+    }
     assert splits.settings == expected and load_splits(parse(folders, tmp_path)).settings == expected
     record = json.loads((folders / "run" / "experiment.json").read_text())["data"]
     assert {name: record[name] for name in expected} == expected

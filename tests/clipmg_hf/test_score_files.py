@@ -214,6 +214,20 @@ def test_submissions_have_the_form_of_the_challenge(tmp_path):
     assert sorted(file.name for file in path.parent.iterdir()) == ["2023.csv", "2025.csv"]
 
 
+def test_a_submission_has_no_background(tmp_path, caplog):
+    scores = make_scores(
+        num_clips=3,
+        clip_ids=["0054_0", "0054_background_81", "0054_1"],
+        video_ids=["0054"] * 3,
+        label_names=["nod", "rub", "Background"],
+        logits=[[-9.0, -7.0, -5.0], [1.0, 0.0, 2.0], [2.0, 0.0, 1.0]],
+        labels=[0, 2, -1],
+    )
+    path = write_submission(scores, tmp_path / "a.csv")
+    assert path.read_bytes() == b"Id,Target\n0054_0,1\n0054_1,0\n"
+    assert "1 of 3 clips are left out, which were made of gaps, and 1 of the others" in caplog.text
+
+
 def test_a_submission_refuses_clips_without_a_number(tmp_path):
     scores = make_scores(num_clips=2, clip_ids=["0054_0", "intro"])
     with pytest.raises(DatasetFormatError, match=r"1 clips \(intro\) cannot be ordered; expected <video>_<number>"):

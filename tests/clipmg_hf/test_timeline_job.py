@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from clipmg_hf import pose, timeline_job, timeline_options
+from clipmg_hf import timeline_job, timeline_options
+from clipmg_hf.console import TRACEBACK
 from clipmg_hf.data.problems import DatasetFormatError
+from clipmg_hf.inference.checkpoint import resolve_folder
 from clipmg_hf.processing import VideoReader, write_openpose
 from clipmg_hf.timeline import FORMATS, read_timeline
 from clipmg_hf.timeline.counts import count_gestures, gestures_per_minute, observed_seconds
@@ -59,7 +61,6 @@ def statuses(outcomes) -> dict[str, str]:
 
 def test_options_agree_with_what_they_set():
     assert TimelineOptions().decoding == EventDecoding()
-    assert timeline_options.ESTIMATORS == pose.ESTIMATORS
     assert set(timeline_options.FORMATS) == {*FORMATS, "page", "video"}
 
 
@@ -72,7 +73,7 @@ def test_options_agree_with_what_they_set():
         ({"pose": "openpose"}, "pose is 'openpose'; expected None, vitpose"),
         ({"dtype": "int8"}, "dtype is 'int8'; expected auto"),
         ({"batch_size": 0}, "batch_size is 0"),
-        ({"pose_weights": "x"}, "expected its name as pose"),
+        ({"pose_weights": "x"}, "pose_weights is 'x' without pose; expected the estimator that it is for: vitpose"),
     ],
 )
 def test_options_that_cannot_be(values, message):
@@ -87,6 +88,8 @@ def test_options_that_cannot_be(values, message):
         ({"threshold": 2.0}, "threshold is 2.0"),
         ({"subject": "tallest"}, "tallest"),
         ({"blur_face": True, "formats": ["video"]}, "Faces are found by keypoints"),
+        ({"blur_face": True, "formats": ["page"]}, "expected video among the formats"),
+        ({"attention": True, "formats": ["page"]}, "expected video among the formats"),
     ],
 )
 def test_what_fails_for_every_video_fails_before_the_model_is_loaded(make, monkeypatch, values, message):
@@ -163,11 +166,9 @@ def test_results_of_a_video(make, tmp_path, points):
     assert "a.annotated.mp4" in page and "are blurred" in page
 
 
-def test_a_page_shows_the_source_unless_faces_are_blurred(make, tmp_path):
+def test_a_page_without_an_annotated_video_shows_the_source(make, tmp_path):
     make(formats=["page"])
     assert "videos/a.mp4" in (tmp_path / "out" / "a" / "index.html").read_text()
-    make(formats=["page"], blur_face=True, overwrite=True)
-    assert "<video" not in (tmp_path / "out" / "a" / "index.html").read_text()
 
 
 # --- done, begun, other
@@ -206,6 +207,40 @@ def test_another_model_is_another_setting(make, checkpoint, save_checkpoint, vid
     jobs = plan_jobs(find_videos(videos), tmp_path / "out")
     with pytest.raises(ValueError, match="another model"):
         list(run_jobs(jobs, str(other), TimelineOptions(**SMALL)))
+
+
+@pytest.fixture
+def pushed(hub, save_checkpoint, tmp_path):
+    """A model on the Hub, its tagged first commit, and what pushes a second one."""
+    repo_id, api = hub.repository("clip-mg"), hub.api()
+    api.create_repo(repo_id)
+    first = save_checkpoint(tmp_path / "first")
+    # As a training leaves it, which nobody needs for inference.
+    shutil.copytree(first, first / "last-checkpoint")
+    commit = api.upload_folder(repo_id=repo_id, folder_path=first).oid
+    api.create_tag(repo_id, tag="v1", revision=commit)
+    second = save_checkpoint(tmp_path / "second", hidden_size=64)
+    return repo_id, commit, lambda: api.upload_folder(repo_id=repo_id, folder_path=second).oid
+
+
+def test_a_commit_that_is_pushed_in_the_meantime_is_not_used(pushed, videos, tmp_path, monkeypatch):
+    repo_id, first, push = pushed
+    options, jobs = TimelineOptions(**SMALL), plan_jobs([videos / "a.mp4"], tmp_path / "out")
+    describe = timeline_job._describe_model
+
+    def describe_and_push(*args):
+        push()
+        return describe(*args)
+
+    monkeypatch.setattr(timeline_job, "_describe_model", describe_and_push)
+    (outcome,) = run_jobs(jobs, repo_id, options)
+    assert outcome.timeline.settings["model"] == f"{repo_id}@{first}"
+    with pytest.raises(ValueError, match="another model"):
+        list(run_jobs(jobs, repo_id, options))
+    assert [outcome.status for outcome in run_jobs(jobs, repo_id, options, revision="v1")] == ["skipped"]
+    assert [outcome.status for outcome in run_share(jobs, repo_id, options, revision=first)] == ["skipped"]
+    folder = resolve_folder(repo_id, revision="v1")
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "processor_config.json"}
 
 
 def test_a_folder_of_something_else_is_refused(make, tmp_path):
@@ -265,6 +300,13 @@ def test_a_full_disk_stops_everything_and_leaves_nothing_half_written(make, tmp_
     assert names(tmp_path / "out") == {"a"}
     assert names(tmp_path / "out" / "a") == {".settings.json", ".windows.jsonl"}
     assert statuses(make()) == {"a.mp4": "done", "b.mp4": "done"}
+
+
+def test_a_failed_video_shows_its_traceback_when_asked_to(make, monkeypatch, capsys):
+    monkeypatch.setenv(TRACEBACK, "1")
+    interrupt_at(monkeypatch, ValueError("perhaps a bug"))
+    assert make()["a.mp4"].error == "perhaps a bug"
+    assert "timeline_job.py" in (printed := capsys.readouterr().err) and "ValueError: perhaps a bug" in printed
 
 
 def test_a_broken_video_does_not_stop_the_others(make, videos, tmp_path):

@@ -26,7 +26,7 @@ from transformers import (
     set_seed,
 )
 
-from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, training
+from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, hub_runs
 from clipmg_hf.arguments import ModelArguments
 from clipmg_hf.data import load_imigue
 from clipmg_hf.data.clips import ClipDataset, collate_clips
@@ -34,8 +34,9 @@ from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 from clipmg_hf.hub import PushError, push_folder
 from clipmg_hf.losses import LossSettings
 from clipmg_hf.model_building import add_lora
+from clipmg_hf.run_checkpoints import find_damage, latest_checkpoint
 from clipmg_hf.samplers import ClassBalancedSampler
-from clipmg_hf.training import NonFiniteLossError, find_damage, latest_checkpoint, make_trainer, name_clips
+from clipmg_hf.training import NonFiniteLossError, make_trainer, name_clips
 
 
 FACTORS = {"pose_encoder_factor": 0.1, "vision_factor": 0.1, "lora_factor": 1.0, "head_factor": 1.0}
@@ -451,7 +452,7 @@ def test_incomplete_checkpoints_are_ignored(rows, tmp_path, caplog):
     (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
     (tmp_path / "checkpoint-2" / "model.safetensors").unlink()
     shutil.copytree(tmp_path / "checkpoint-1", tmp_path / "_partial-checkpoint-9" / "checkpoint-9")
-    with caplog.at_level(logging.WARNING, logger="clipmg_hf.training"):
+    with caplog.at_level(logging.WARNING, logger="clipmg_hf.run_checkpoints"):
         assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-1"
     assert all(f"checkpoint-{number} is ignored" in caplog.text for number in (2, 3, 4))
     first = tmp_path / "checkpoint-1"
@@ -503,7 +504,7 @@ def test_every_save_is_pushed_whole_in_one_commit(rows, tmp_path, hub, monkeypat
         started.wait(60)
         return push_folder(folder, *args, **kwargs)
 
-    monkeypatch.setattr(training, "push_folder", push_late)
+    monkeypatch.setattr(hub_runs, "push_folder", push_late)
     trainer = trainer_for(rows, tmp_path, **values)
     finish = trainer._finish_current_push
 
@@ -534,10 +535,10 @@ def test_a_push_that_fails_is_said_and_stops_nothing(rows, tmp_path, hub, monkey
     def fail(*args, **kwargs):
         raise PushError("the Hub is on fire")
 
-    monkeypatch.setattr(training, "push_folder", fail)
+    monkeypatch.setattr(hub_runs, "push_folder", fail)
     values = {"push_to_hub": True, "hub_model_id": hub.repository("failing"), "hub_token": hub.api().token}
     trainer = trainer_for(rows, tmp_path, hub_always_push=True, **values)
-    with caplog.at_level(logging.ERROR, logger="clipmg_hf.training"):
+    with caplog.at_level(logging.ERROR, logger="clipmg_hf.hub_runs"):
         trainer.train()
     for step in (2, 4):
         assert (

@@ -1,5 +1,6 @@
 """The commands that evaluate a checkpoint and fuse scores, from their arguments to their files."""
 
+import csv
 import dataclasses
 import importlib.util
 import json
@@ -19,6 +20,8 @@ from clipmg_hf.data.synthetic import SyntheticConfig, generate_dataset
 from clipmg_hf.data.synthetic_layouts import write_layout
 from clipmg_hf.evaluation_results import measure
 from clipmg_hf.experiment import load_splits
+from clipmg_hf.export import export_model
+from clipmg_hf.inference import load_model
 from clipmg_hf.metrics import bootstrap_intervals, f1_mean
 from clipmg_hf.score_files import fuse_scores, read_scores
 
@@ -131,6 +134,47 @@ def test_everything_that_is_promised_is_written(common, root, tmp_path, monkeypa
     assert f"{100 * expected['top1']['value']:.1f} %" in printed and "interval by video" in printed
 
 
+def test_an_export_is_measured_as_its_checkpoint(common, root, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    model, processor = load_model(common["model"], "cpu")
+    export_model(model, processor, tmp_path / "onnx")
+    outputs = tmp_path / "torch_scores", tmp_path / "onnx_scores"
+    options = {"modality": "rgb", "flip": True, "num_hardest": 1, "num_right": 0}
+    run_script("evaluate", monkeypatch, **common, output_dir=outputs[0], **options)
+    exported = {**common, "model": tmp_path / "onnx", "backend": "onnx"}
+    run_script("evaluate", monkeypatch, **exported, output_dir=outputs[1], **options)
+    expected, found = (read_scores(output / "scores.parquet") for output in outputs)
+    np.testing.assert_allclose(found.logits, expected.logits, atol=1e-4)
+    gates = [
+        [row["gate_mean"] for row in csv.DictReader((output / "clips.csv").read_text().splitlines())]
+        for output in outputs
+    ]
+    np.testing.assert_allclose(*(np.array(values, float) for values in gates), atol=1e-5)
+    content = json.loads((outputs[1] / "metrics.json").read_text(encoding="utf-8"))
+    assert content["options"]["backend"] == "onnx" and content["options"]["device"] == "CPUExecutionProvider"
+    assert {"model.onnx", "weights.bin"} <= content["checkpoint"]["weights_sha256"].keys()
+    assert len(list((outputs[1] / "strips").iterdir())) == 1
+    with pytest.raises(ValueError, match="expected float32"):
+        run_script("evaluate", monkeypatch, **exported, output_dir=tmp_path, dtype="bfloat16")
+
+
+def test_only_the_same_evaluation_is_replaced(common, root, tmp_path, monkeypatch):
+    options = {"output_dir": tmp_path, "num_hardest": 0, "num_right": 0, "bootstrap_samples": 10}
+    run_script("evaluate", monkeypatch, **common, **options)
+    before = (tmp_path / "scores.parquet").read_bytes()
+    run_script("evaluate", monkeypatch, **common, **options)
+    other = {**common, "model": save_model(root / "other", seed=1)}
+    with pytest.raises(ValueError, match=r"another evaluation \(other checkpoint\); .*--overwrite_output_dir true"):
+        run_script("evaluate", monkeypatch, **other, **options)
+    with pytest.raises(ValueError, match=r"another evaluation \(other options\)"):
+        run_script("evaluate", monkeypatch, **common, **options, modality="rgb")
+    with pytest.raises(ValueError, match=r"another evaluation \(other data\)"):
+        run_script("evaluate", monkeypatch, **common, **options, split="train")
+    assert (tmp_path / "scores.parquet").read_bytes() == before
+    run_script("evaluate", monkeypatch, **other, **options, overwrite_output_dir=True)
+    assert (tmp_path / "scores.parquet").read_bytes() != before
+
+
 def test_a_split_without_labels_gives_a_submission(common, tmp_path, monkeypatch, capsys):
     run_script("evaluate", monkeypatch, **common, output_dir=tmp_path, split="test", submission="2025", num_hardest=0)
     scores = read_scores(tmp_path / "scores.parquet")
@@ -199,18 +243,23 @@ def test_fusion_of_runs(common, root, tmp_path, monkeypatch, capsys):
 
 def test_the_split_is_the_one_of_the_training_run(pack, tmp_path, monkeypatch):
     evaluate_script = load_script("evaluate", monkeypatch)
-    record = {"data": {"protocol": "cross_subject", "validation": 0.2, "split_seed": 3, "fold": None}}
+    expected = {
+        **{"protocol": "cross_subject", "validation": 0.2, "split_seed": 3, "fold": None},
+        "background_share": 0.1,
+    }
+    record = {"data": expected}
     (tmp_path / "experiment.json").write_text(json.dumps(record))
 
     def resolve(**given):
         arguments = {"model": str(tmp_path), "data_dir": str(pack), "output_dir": "out", **given}
         return evaluate_script.resolve_split(evaluate_script.EvaluateArguments(**arguments))
 
-    expected = {"protocol": "cross_subject", "validation": 0.2, "split_seed": 3, "fold": None}
     assert resolve() == resolve(protocol="cross_subject") == expected
     with pytest.raises(ValueError, match=r"protocol is 'miga', but .*experiment\.json says .* 'cross_subject'"):
         resolve(protocol="miga")
     assert resolve(protocol="miga", other_split=True)["protocol"] == "miga"
+    # The folder of an export has no record of its own.
+    assert resolve(model=str(tmp_path / "onnx"), run_dir=str(tmp_path)) == expected
     (tmp_path / "experiment.json").unlink()
     assert set(resolve().values()) == {None}
 

@@ -93,6 +93,20 @@ def test_the_example_without_torch_gives_the_packages_scores(root, exported, run
     assert np.ptp(list(found.values())) > 0.02
 
 
+@pytest.mark.parametrize(("start", "end"), [(1, NUM_FRAMES + 1), (5, 5), (5, 3), (-1, 4)])
+def test_the_example_refuses_an_interval_that_is_not_in_the_video(root, exported, run_command, start, end):
+    words = [str(root / "clip.mp4"), "--model", str(exported), f"--start={start}", f"--end={end}"]
+    done = run_command([sys.executable, str(SCRIPTS / "predict_onnx.py"), *words], expected=1)
+    assert done.stderr.startswith(
+        f"error: start is {start} and end is {end}; expected 0 <= start < end <= {NUM_FRAMES},"
+    )
+
+
+def test_a_folder_has_no_revision(root, tmp_path):
+    status, _, errors = run_export("--model", root / "model", "--revision", "v1", "--output_dir", tmp_path / "out")
+    assert status == 1 and "is a folder and has no revision 'v1'; expected a name on the Hub" in errors
+
+
 def test_an_export_is_not_overwritten_unasked(root, exported):
     status, _, errors = run_export("--model", root / "model", "--output_dir", exported)
     assert status == 1

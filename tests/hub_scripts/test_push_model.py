@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 from tiny_models import TINY
 
 from clipmg_hf import CLIPMGConfig, CLIPMGForMicroGestureClassification, CLIPMGProcessor, checkpoint_check
-from clipmg_hf.checkpoint_check import BY_PRODUCTS, check_checkpoint, find_problems, run_stranger, select_files
+from clipmg_hf.checkpoint_check import check_checkpoint, find_problems, run_stranger, select_files
 from clipmg_hf.hub import PushError
 from clipmg_hf.inference import CheckpointError
+from clipmg_hf.run_files import BY_PRODUCTS
 
 
 SCRIPT = str(Path(__file__).parents[2] / "hub_scripts" / "push_model.py")

@@ -92,3 +92,5 @@ def test_freezing_can_be_changed_on_a_model_within_limits():
     model = CLIPMGModel(tiny_config())
     with pytest.raises(ValueError, match="num_trainable_vision_layers=3"):
         model.apply_vision_freezing(3)
+    assert model.config.num_trainable_vision_layers == 0
+    model.apply_vision_freezing()

@@ -119,8 +119,15 @@ def test_fewer_frames_and_any_number_of_pose_frames():
         ({"frame_mask": torch.ones(3, 1)}, r"frame_mask must have the shape \(3, 2\), got \(3, 1\)"),
         ({"keypoint_mask": torch.ones(3, 2)}, r"keypoint_mask must have the shape \(3, 4\)"),
         ({"has_pose": torch.ones(1)}, r"has_pose must have the shape \(3,\), got \(1,\)"),
-        ({"pixel_values": None, "keypoints": None}, "needs pixel_values or keypoints"),
-        ({"pose_features": torch.zeros(3, 31)}, r"pose_features \(3, 31\) need keypoints.*got \(3, 4, 5, 3\)"),
+        ({"pixel_values": None, "keypoints": None}, r"needs pixel_values \(or vision_tokens\) or keypoints"),
+        ({"frame_mask": torch.ones(3, 2), "pixel_values": None}, r"frame_mask \(3, 2\) without pixel_values"),
+        ({"keypoint_mask": torch.ones(3, 4), "keypoints": None}, r"keypoint_mask \(3, 4\) without keypoints"),
+        ({"has_pose": torch.ones(3), "keypoints": None}, r"has_pose \(3,\) without keypoints"),
+        ({"pose_features": torch.zeros(3, 31)}, r"shape \(3, 32\) or .* \(3, 4, 5, 3\) .*got \(3, 31\)"),
+        # As many as pose frames, and as wide as the pose embedding.
+        ({"pose_features": torch.zeros(3, 4)}, r"shape \(3, 32\) or .*got \(3, 4\)"),
+        ({"pose_features": torch.zeros(3, 32, 8, 7, 7)}, r"\(3, 4, 'C', 'h', 'w'\).*got \(3, 32, 8, 7, 7\)"),
+        ({"pose_features": torch.zeros(3, 4, 8)}, r"got \(3, 4, 8\)"),
     ],
 )
 def test_wrong_inputs_are_errors_that_name_them(change, words):
@@ -481,7 +488,16 @@ def test_pose_features_need_their_keypoints():
     model = CLIPMGForMicroGestureClassification(config).eval()
     inputs = random_inputs(config)
     features = model.clipmg.pose_encoder.encode_frames(inputs["keypoints"])
-    with pytest.raises(ValueError, match=r"pose_features \(3, 4, .*\) need keypoints of as many clips .*, got None"):
+    with pytest.raises(ValueError, match=r"pose_features \(3, 4, .*\) without keypoints"):
         model(pixel_values=inputs["pixel_values"], pose_features=features)
-    with pytest.raises(ValueError, match=r"pose_features \(3, 2, .*, got \(3, 4, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"keypoints \(3, 4, 5, 3\) .*got \(3, 2, "):
         model(**inputs, pose_features=features[:, :2])
+
+
+def test_clips_of_tokens_and_keypoints_are_counted_by_name():
+    model = tiny_model()
+    inputs = random_inputs(model.config)
+    with torch.no_grad():
+        tokens, _ = model.clipmg.encode_frames(inputs["pixel_values"])
+    with pytest.raises(ValueError, match="3 clips in vision_tokens and 2 in keypoints"):
+        model(vision_tokens=tokens, keypoints=inputs["keypoints"][:2])

@@ -153,8 +153,17 @@ def test_get_layout_of_an_unknown_name_lists_the_names_and_the_closest_one():
 
 @all_layouts
 def test_layout_from_count(layout):
-    expected = "openpose-body25" if layout.name == "kinect-25" else layout.name
-    assert layout_from_count(layout.num_keypoints) is get_layout(expected)
+    assert layout_from_count(layout.num_keypoints, layout.name) is layout
+    if layout.num_keypoints != 25:
+        assert (
+            layout_from_count(layout.num_keypoints) is layout_from_count(layout.num_keypoints, "kinect-25") is layout
+        )
+
+
+def test_a_count_of_several_layouts_needs_a_name():
+    for preferred in (None, "imigue-22"):
+        with pytest.raises(ValueError, match=r"25 points may be those of openpose-body25 or kinect-25; expected the"):
+            layout_from_count(25, preferred)
 
 
 def test_layout_from_an_unknown_count_lists_the_counts():
@@ -304,7 +313,7 @@ def test_whole_body_keypoints_convert_to_openpose_but_for_the_pupils():
         ValueError, match="'openpose-137' has 2 keypoints that 'coco-wholebody-133' lacks: face_68, face_69"
     ):
         convert_keypoints(keypoints, "coco-wholebody-133", "openpose-137")
-    converted = convert_keypoints(keypoints, "coco-wholebody-133", "openpose-137", missing="mask")
+    converted = convert_keypoints(keypoints, "coco-wholebody-133", "openpose-137", missing_keypoints="mask")
     assert list(np.flatnonzero(~valid_keypoints(converted).all(axis=0))) == [93, 94]
     assert not converted[:, 93:95].any()
 
@@ -319,7 +328,7 @@ def test_coco_keypoints_become_body_25_with_a_neck_and_a_middle_of_the_hips():
         "right_hip": (2, 8, 0.75),
     }.items():
         keypoints[source.index(name)] = values
-    converted = convert_keypoints(keypoints, source, target, missing="mask")
+    converted = convert_keypoints(keypoints, source, target, missing_keypoints="mask")
     np.testing.assert_array_equal(converted[target.index("neck")], (0, 0, 0))
     np.testing.assert_array_equal(converted[target.index("mid_hip")], (4, 8, 0.25))
     np.testing.assert_array_equal(converted[target.index("left_heel")], (0, 0, 0))
@@ -328,7 +337,7 @@ def test_coco_keypoints_become_body_25_with_a_neck_and_a_middle_of_the_hips():
 def test_kinect_keypoints_give_openpose_the_common_joints_and_derive_neck_and_hips():
     source, target = get_layout("kinect-25"), get_layout("openpose-body25")
     keypoints = random_keypoints("kinect-25", 4)
-    converted = convert_keypoints(keypoints, source, target, missing="mask")
+    converted = convert_keypoints(keypoints, source, target, missing_keypoints="mask")
     common = [f"{side}_{part}" for side in ("left", "right")
               for part in ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")]  # fmt: skip
     for name in common:
@@ -344,7 +353,7 @@ def test_the_first_point_of_a_hand_is_the_wrist_where_the_source_has_no_hands():
     keypoints = random_keypoints("coco-17", 4)
     source, target = get_layout("coco-17"), get_layout("imigue-36")
     keypoints[0, source.index("left_wrist")] = 0
-    converted = convert_keypoints(keypoints, source, target, missing="mask")
+    converted = convert_keypoints(keypoints, source, target, missing_keypoints="mask")
     for side in ("left", "right"):
         wrist = keypoints[:, source.index(f"{side}_wrist")]
         np.testing.assert_array_equal(converted[:, target.index(f"{side}_hand_0")], wrist)
@@ -381,7 +390,9 @@ HEELS = {"left_heel", "right_heel"}
 def test_the_points_that_an_estimator_cannot_give(source, target, missing):
     names = describe_conversion(source, target)
     assert set(names) == missing and list(names) == [name for name in get_layout(target).keypoints if name in missing]
-    converted = convert_keypoints(random_keypoints(source, 2), get_layout(source), get_layout(target), missing="mask")
+    converted = convert_keypoints(
+        random_keypoints(source, 2), get_layout(source), get_layout(target), missing_keypoints="mask"
+    )
     given = valid_keypoints(converted).all(axis=0)
     assert names == tuple(name for name, there in zip(get_layout(target).keypoints, given, strict=True) if not there)
 
@@ -400,7 +411,7 @@ def test_a_neck_that_the_source_has_is_not_derived():
 def test_many_missing_points_are_summarized():
     message = (
         r"'openpose-137' has 116 keypoints that 'coco-17' lacks: left_big_toe, .*, face_0\.\.face_69 \(70\), "
-        r"left_hand_1\.\.left_hand_20 \(20\), right_hand_1\.\.right_hand_20 \(20\)\. With missing='mask'"
+        r"left_hand_1\.\.left_hand_20 \(20\), right_hand_1\.\.right_hand_20 \(20\)\. With missing_keypoints='mask'"
     )
     with pytest.raises(ValueError, match=message):
         convert_keypoints(random_keypoints("coco-17"), "coco-17", "openpose-137")
@@ -420,8 +431,8 @@ def test_keypoints_that_do_not_fit_the_source_layout(keypoints, message):
 
 
 def test_an_unknown_way_with_missing_points():
-    with pytest.raises(ValueError, match="missing is 'zero', expected 'error' or 'mask'"):
-        convert_keypoints(random_keypoints("coco-17"), "coco-17", "coco-17", missing="zero")
+    with pytest.raises(ValueError, match="missing_keypoints is 'zero', expected 'error' or 'mask'"):
+        convert_keypoints(random_keypoints("coco-17"), "coco-17", "coco-17", missing_keypoints="zero")
 
 
 def test_valid_keypoints():

@@ -32,6 +32,7 @@ from clipmg_hf.processing import (
     read_openpose,
     write_openpose,
 )
+from clipmg_hf.processing.processing_clipmg import rows_of_interval
 from clipmg_hf.processing.video_processing_clipmg import process_frames
 
 
@@ -292,6 +293,22 @@ def test_openpose_files_of_every_kind_give_the_same(small, folder, frames):
     assert_same(small(frames, converted), expected)
 
 
+def test_rows_of_an_interval():
+    def find(num_rows, first_number, interval):
+        return rows_of_interval(num_rows, first_number, interval, 48, "json", "a.mp4")
+
+    # Of the whole video, whatever the number of the first file; and of the interval alone.
+    assert find(48, 0, (10, 20)) == find(48, 1, (10, 20)) == find(48, 10, (10, 20)) == slice(10, 20)
+    assert find(10, 0, (10, 20)) == find(10, 10, (10, 20)) == slice(None)
+    message = (
+        r"^json: 10 rows, the first for frame 1; expected 48, one for each frame of a\.mp4, or 10 for its interval"
+    )
+    with pytest.raises(ValueError, match=message):
+        find(10, 1, (10, 20))
+    with pytest.raises(ValueError, match=r"^json: 9 rows; expected 48, one for each frame of a\.mp4\.$"):
+        find(9, 0, (0, 48))
+
+
 def test_openpose_files_of_another_part_of_the_video_are_refused(small, folder, path, keypoints):
     part = folder / "json of 10 to 19"
     write_openpose(folder / "renamed", np.full((10, 25, 3), 100.0), "clip")
@@ -300,14 +317,29 @@ def test_openpose_files_of_another_part_of_the_video_are_refused(small, folder, 
         file.rename(part / f"clip_{number + 10:012d}_keypoints.json")
     small(path, part, intervals=(10, 20), missing_keypoints="mask")
     message = r"json of 10 to 19: 10 rows, the first for frame 10; expected 48, .*or 10 for its interval \[20, 30\)"
-    with pytest.raises(ValueError, match=message):
-        small(path, part, intervals=(20, 30), missing_keypoints="mask")
+    for source in (part, read_openpose(part)):
+        with pytest.raises(ValueError, match=message):
+            small(path, source, intervals=(20, 30), missing_keypoints="mask")
+    with pytest.raises(ValueError, match=r"^keypoints: 10 rows, the first for frame 10; expected 48"):
+        small(path, read_openpose(sorted(part.iterdir())), intervals=(20, 30), missing_keypoints="mask")
 
 
 def test_missing_keypoints_can_be_masked(small, frames):
     points = np.full((NUM_FRAMES, 25, 3), 0.5) + np.arange(25)[:, None] * 9
-    output = small(frames, points, missing_keypoints="mask")["keypoints"][0]
+    output = small(frames, points, source_layout="openpose-body25", missing_keypoints="mask")["keypoints"][0]
     assert (output[:, :12, 2] > 0).all() and not output[:, 12:].any()
+
+
+def test_as_many_points_as_the_model_has_are_in_its_layout(small, frames):
+    """25 points may be OpenPose's or Kinect's: of the wrong ones some have the right names, in other places."""
+    points = np.full((NUM_FRAMES, 25, 3), 0.5) + np.arange(25)[:, None] * 9
+    for layout in ("kinect-25", "openpose-body25"):
+        model = CLIPMGProcessor(small.video_processor, keypoint_layout=layout)
+        assert_same(model(frames, points, missing_keypoints="mask"), model(frames, points, source_layout=layout))
+    with pytest.raises(
+        ValueError, match=r"keypoints: 25 points may be those of openpose-body25 or kinect-25; expected"
+    ):
+        small(frames, points, missing_keypoints="mask")
 
 
 def test_every_layout_reaches_the_model_by_name(frames):
@@ -377,7 +409,7 @@ def test_bad_keypoints_are_named(small, path, frames, keypoints):
         ("missing folder", "missing folder: no such file"),
         (keypoints / 1000, r"keypoints: all x and y lie in \[0, 1\]; expected pixels of the source frame"),
         (
-            np.ones((48, 25, 3)) * 9,
+            np.ones((48, 17, 3)) * 9,
             "keypoints: Layout 'imigue-22' has 10 .* With missing_keypoints='mask' they become",
         ),
     ):
@@ -414,13 +446,11 @@ def test_bad_intervals_are_named(small, path, interval, message):
 
 
 def test_bad_intervals_without_a_file_are_named(small, frames, keypoints):
-    with pytest.raises(
-        ValueError, match=r"videos: the interval is \[40, 49\); expected whole numbers within \[0, 48\)"
-    ):
+    with pytest.raises(ValueError, match=r"videos: the interval \[40, 49\) frames lies outside the video"):
         small(frames, intervals=(40, 49))
     with pytest.raises(ValueError, match="videos: the interval is in seconds, but only files have timestamps"):
         small(frames, intervals=(0, 1), interval_unit="seconds")
-    with pytest.raises(ValueError, match=r"keypoints: the interval is \[40, 49\); expected whole numbers"):
+    with pytest.raises(ValueError, match=r"keypoints: the interval \[40, 49\) frames lies outside the video"):
         small(keypoints=keypoints, intervals=(40, 49))
 
 

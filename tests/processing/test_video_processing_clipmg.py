@@ -201,13 +201,30 @@ def test_intervals_of_frames_in_memory():
     assert video.resolve_interval(None, None, "frames") == video.resolve_interval(None, None, "seconds") == (0, 12)
     assert video.resolve_interval(3, None, "frames") == (3, 12)
     assert video.resolve_interval(None, 5.0, "frames") == (0, 5)
-    for start, end in ((-1, 3), (3, 3), (5, 2), (0, 13), (0.5, 3), (float("nan"), 3), (0, float("inf"))):
-        with pytest.raises(
-            VideoDecodingError, match=r"videos: the interval is .*; expected whole numbers within \[0, 12"
-        ):
+    for start, end, message in (
+        (-1, 3, r"the interval \[-1, 3\) frames lies outside the video; the video holds \[0, 12\) frames"),
+        (3, 3, r"the interval \[3, 3\) frames is empty or reversed; the video holds \[0, 12\) frames"),
+        (5, 2, "empty or reversed"),
+        (0, 13, "outside the video"),
+        (0.5, 3, r"frame number 0\.5 is not an integer; expected one"),
+        (float("nan"), 3, "outside the video"),
+        (0, float("inf"), "outside the video"),
+        (0, float("-inf"), "empty or reversed"),
+    ):
+        with pytest.raises(VideoDecodingError, match=f"^videos: .*{message}"):
             video.resolve_interval(start, end, "frames")
     with pytest.raises(VideoDecodingError, match="videos: the interval is in seconds, but only files have timestamps"):
         video.resolve_interval(0, 1, "seconds")
+
+
+def test_frames_in_memory_come_one_after_another():
+    video = DecodedVideo(FRAMES)
+    for arguments in ((), (3,), (3, 5)):
+        indices, frames = zip(*video.iter_frames(*arguments), strict=True)
+        assert indices == tuple(range(12))[slice(*arguments, *[None] * (2 - len(arguments)))]
+        np.testing.assert_array_equal(frames, FRAMES[list(indices)])
+    with pytest.raises(VideoDecodingError, match="outside the video"):
+        next(video.iter_frames(0, 13))
 
 
 def test_opening_leaves_open_videos_alone():

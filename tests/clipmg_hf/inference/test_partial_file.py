@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clipmg_hf.inference.partial_file import PartialFile, digest_arrays, digest_weights
+from clipmg_hf.inference.partial_file import PartialFile, digest_arrays
 from clipmg_hf.timeline.records import WindowScores
 
 
@@ -80,15 +80,6 @@ def test_a_folder_that_is_missing(tmp_path):
         PartialFile(tmp_path / "nowhere" / "partial.jsonl", IDENTITY)
 
 
-def test_digests_tell_values_apart(loaded):
-    model, _ = loaded
-    digest = digest_weights(model)
-    assert digest == digest_weights(model)
-    bias = model.classifier.bias.data
-    bias[0] += 1
-    try:
-        assert digest_weights(model) != digest
-    finally:
-        bias[0] -= 1
+def test_digests_tell_values_apart():
     assert digest_arrays([np.zeros(3)]) != digest_arrays([np.zeros(4)])
     assert digest_arrays([np.zeros(3)]) == digest_arrays([np.zeros(3)])

@@ -1,5 +1,6 @@
 """Timelines of whole videos: people, windows, crops, interruptions, and keypoints that do not belong to the video."""
 
+import dataclasses
 import itertools
 import json
 
@@ -119,6 +120,12 @@ def predict(loaded, video, **values):
     return predict_timeline(video, model=model, processor=processor, **{**SETTINGS, **values})
 
 
+def with_keypoints(video, points):
+    """The frames of a file with its keypoints in the model's layout."""
+    for frame in file_frames(VideoReader(video), 0, NUM_FRAMES, lambda index: True):
+        yield dataclasses.replace(frame, keypoints=points[frame.index])
+
+
 def assert_equal(windows, expected, atol=1e-6):
     assert [(w.start, w.end, w.person) for w in windows] == [(w.start, w.end, w.person) for w in expected]
     for one, other in zip(windows, expected, strict=True):
@@ -132,7 +139,7 @@ def test_windows_of_one_person(loaded, long_video, points):
     timeline = predict(loaded, long_video, keypoints=points)
     own = processor.convert_keypoints(points)
     crop = crop_video(own, WIDTH, HEIGHT, processor.crop_padding, 8)
-    frames = file_frames(VideoReader(long_video), 0, NUM_FRAMES, lambda index: True, own)
+    frames = with_keypoints(long_video, own)
     assert_equal(timeline.windows, list(stream_windows(model, processor, frames, crop=crop, **SETTINGS)))
     assert len(timeline.windows) == 15 and timeline.windows[-1].end == NUM_FRAMES
     assert (timeline.video, timeline.num_frames, timeline.width, timeline.height) == ("long.mp4", 70, 96, 64)
@@ -240,6 +247,48 @@ def test_a_part_of_a_video(loaded, long_video, points):
     assert_equal(predict(loaded, long_video, keypoints=sequence, start=20, end=50).windows, timeline.windows)
 
 
+def test_files_that_are_numbered_from_one(loaded, long_video, points, tmp_path):
+    """As in `predict_clip`: as many files as frames are those of the whole video."""
+    folder = write_people(tmp_path / "one", points)
+    for path in sorted(folder.iterdir(), reverse=True):
+        path.rename(folder / f"long_{int(path.name.split('_')[1]) + 1:012d}_keypoints.json")
+    for interval in ({}, {"start": 20, "end": 50}):
+        timeline = predict(loaded, long_video, keypoints=folder, **interval)
+        assert_equal(timeline.windows, predict(loaded, long_video, keypoints=points, **interval).windows)
+
+
+def test_arrays_of_as_many_points_as_the_model_has_are_in_its_layout(
+    loaded, save_checkpoint, long_video, points, tmp_path
+):
+    """25 points may be OpenPose's or Kinect's."""
+    points = points[:, :25]
+    kinect = load_model(save_checkpoint(tmp_path / "kinect", keypoint_layout="kinect-25", num_keypoints=25), "cpu")
+    own = predict(kinect, long_video, keypoints=points)
+    assert own.settings["keypoint_layout"] == "kinect-25"
+    assert not any("of the model's keypoints" in note for note in own.notes)
+    people = follow_people(long_video, keypoints=points, source_layout="kinect-25")
+    assert_equal(predict(kinect, long_video, keypoints=people).windows, own.windows)
+    other = predict(kinect, long_video, keypoints=points, source_layout="openpose-body25")
+    assert other.settings["keypoint_layout"] == "openpose-body25"
+    message = r"keypoints: 25 points may be those of openpose-body25 or kinect-25; expected"
+    for run in (
+        lambda: follow_people(long_video, keypoints=points),
+        lambda: predict(loaded, long_video, keypoints=points),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run()
+    with pytest.raises(ValueError, match=r"keypoints: 25 keypoints; expected the 17 of 'coco-17'"):
+        predict(loaded, long_video, keypoints=points, source_layout="coco-17")
+
+
+def test_keypoints_that_are_no_numbers_are_named(loaded, long_video, points):
+    broken = points.copy()
+    broken[:30], broken[35, 0, 0] = 0, np.nan
+    message = r"keypoints: in the rows of the frames 30 to 69 that show person 0, counted from 0: x of 'nose' is nan"
+    with pytest.raises(ValueError, match=f"{message} in row 5"):
+        predict(loaded, long_video, keypoints=broken)
+
+
 def test_crops_in_segments(loaded, long_video):
     model, processor = loaded
     points = np.concatenate([person(24, 32)[:32], person(72, 32)[32:]])
@@ -247,7 +296,7 @@ def test_crops_in_segments(loaded, long_video):
     own = processor.convert_keypoints(points)
     schedule = crop_segments(own, WIDTH, HEIGHT, processor.crop_padding, 8)
     assert schedule.starts == (0, 32)
-    frames = file_frames(VideoReader(long_video), 0, NUM_FRAMES, lambda index: True, own)
+    frames = with_keypoints(long_video, own)
     assert_equal(timeline.windows, list(stream_windows(model, processor, frames, crop=schedule, **SETTINGS)))
     with pytest.raises(ValueError, match=r"crop is 'face'; expected 'video', 'segments' or a SquareCrop"):
         predict(loaded, long_video, keypoints=points, crop="face")
@@ -356,7 +405,7 @@ def test_keypoints_of_another_length(loaded, long_video, points):
     message = r"keypoints: 69 rows; expected 70, one for each frame of .*long\.mp4"
     with pytest.raises(ValueError, match=message):
         predict(loaded, long_video, keypoints=points[:69])
-    with pytest.raises(ValueError, match=r"69 rows; expected 70, .* or 10 for the interval \[5, 15\)"):
+    with pytest.raises(ValueError, match=r"69 rows; expected 70, .* or 10 for its interval \[5, 15\)"):
         predict(loaded, long_video, keypoints=points[:69], start=5, end=15)
 
 
@@ -391,7 +440,7 @@ def test_arguments_that_do_not_go_together(loaded, long_video, points):
         predict(loaded, long_video, keypoints=points, pose=Estimator(points))
     with pytest.raises(ValueError, match=r"frames in memory have no times"):
         predict(loaded, np.zeros((20, HEIGHT, WIDTH, 3), np.uint8))
-    with pytest.raises(ValueError, match=r"keypoints have the shape \(70, 137\); expected"):
+    with pytest.raises(ValueError, match=r"keypoints: the shape is \(70, 137\); expected"):
         predict(loaded, long_video, keypoints=points[..., 0])
 
 

@@ -45,14 +45,12 @@ def check_frames(frames, transport_stream):
 
 def test_a_file_gives_every_frame_and_the_wanted_images(video):
     reader = VideoReader(video)
-    points = np.arange(12 * 2 * 3).reshape(12, 2, 3)
-    frames = list(file_frames(reader, 2, 11, lambda index: index % 3 == 0, points))
+    frames = list(file_frames(reader, 2, 11, lambda index: index % 3 == 0))
     assert [frame.index for frame in frames] == list(range(2, 11))
     assert [frame.index for frame in frames if frame.image is not None] == [3, 6, 9]
     assert all(
         np.array_equal(frame.image, reader.read([frame.index])[0]) for frame in frames if frame.image is not None
     )
-    assert all(np.array_equal(frame.keypoints, points[frame.index]) for frame in frames)
     assert [frame.seconds for frame in frames] == pytest.approx(np.arange(2, 11) / 10)
     assert [frame.duration for frame in frames] == pytest.approx([0.1] * 9)
 

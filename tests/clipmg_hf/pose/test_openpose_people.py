@@ -65,5 +65,5 @@ def test_real_files_give_the_same_person_as_the_reader_of_one(folder, layout):
     np.testing.assert_array_equal(
         stacked, np.where(valid_keypoints(one)[..., None], np.minimum(one, (9e9, 9e9, 1)), 0)
     )
-    converted = convert_keypoints(stacked, found, "imigue-22", missing="mask")
+    converted = convert_keypoints(stacked, found, "imigue-22", missing_keypoints="mask")
     assert valid_keypoints(converted)[:, :4].mean() > 0.9

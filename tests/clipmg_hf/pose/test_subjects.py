@@ -1,11 +1,12 @@
-"""Who is the subject: every rule on hand-made scenes, notes on what went wrong, and following a stream."""
+"""Who is the subject: every rule on hand-made scenes, and notes on what went wrong."""
+
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from clipmg_hf.pose.subjects import (
     NoPersonError,
-    SubjectFollower,
     check_subject_rule,
     choose_subjects,
     describe,
@@ -18,7 +19,7 @@ from clipmg_hf.pose.subjects import (
     subject_notes,
     to_sequence,
 )
-from clipmg_hf.pose.tracking import PersonTracker, Track, track_people
+from clipmg_hf.pose.tracking import BLOCK, Track
 from clipmg_hf.timeline import Person
 
 
@@ -164,6 +165,28 @@ def test_sequences_and_back():
         to_sequence(track, 6)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_track_of_a_memory_map_copies_nothing(tmp_path, dtype):
+    """More frames than are computed together, with absences; a copy would take 1.7 MB."""
+    sequence = np.repeat(make_person(40, 100, 120, 200)[None].astype(dtype), 20 * BLOCK + 7, axis=0)
+    sequence[:, :, 0] += np.arange(len(sequence))[:, None] % 5
+    sequence[::9] = 0
+    np.save(tmp_path / "points.npy", sequence)
+    mapped = np.load(tmp_path / "points.npy", mmap_mode="r")
+    tracemalloc.start()
+    track = from_sequence(mapped)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e6
+    frames = np.flatnonzero(np.arange(len(sequence)) % 9)
+    copied = Track(0, frames, sequence[frames].astype(np.float32))
+    np.testing.assert_array_equal(track.frames, frames)
+    np.testing.assert_array_equal(track.keypoints, copied.keypoints)
+    assert track.keypoints.shape == copied.keypoints.shape and track.keypoints[5:9].dtype == np.float32
+    assert describe(track) == describe(copied) and find_jumps(track) == find_jumps(copied)
+    np.testing.assert_array_equal(to_sequence(track, len(sequence)), sequence)
+
+
 def test_description_of_a_person():
     boxes = [(0, 10, 20, 30), (2, 10, 20, 30), (300, 200, 20, 30)]
     track = Track(4, np.array([5, 6, 9]), np.stack([make_person(*box) for box in boxes]))
@@ -183,6 +206,12 @@ def test_a_jump_to_another_person_is_found():
     # Too few common points say nothing.
     keypoints[:50, ::2], keypoints[50:, 1:6] = 0, 0
     assert find_jumps(Track(0, np.arange(100), keypoints)) == []
+
+
+def test_long_encounters_are_found():
+    box = (40, 100, 120, 200)
+    person, other = make_track(0, 0, 2 * BLOCK + 400, box), make_track(1, BLOCK - 100, 2 * BLOCK + 99, box)
+    assert find_encounters(person, [person, other]) == [(BLOCK - 100, 2 * BLOCK + 100)]
 
 
 def test_missing_points_are_no_jump():
@@ -231,89 +260,3 @@ def test_notes_name_frames_and_times():
     restless.keypoints[::2, :, 0] += 300
     (note,) = subject_notes(restless, [restless], N, seconds)
     assert note.endswith("frame 10 (00:00:00.400), and 189 more.")
-
-
-def make_stream(*people):
-    """Frames of people (box, first, last), in changing order."""
-    return [
-        np.stack(here[:: 1 if frame % 2 else -1]) if here else np.empty((0, K, 3), dtype=np.float32)
-        for frame in range(N)
-        for here in [[make_person(*box) for box, first, last in people if first <= frame <= last]]
-    ]
-
-
-LARGE, SMALL = (40, 100, 120, 200), (400, 140, 60, 90)
-
-
-def follow(frames, rule="largest", **keywords):
-    follower = SubjectFollower(rule, WIDTH, HEIGHT, **keywords)
-    results = [(follower.update(frame), follower.number, follower.is_settled) for frame in frames]
-    return tuple(map(np.array, zip(*results, strict=True)))
-
-
-def is_at(keypoints, box):
-    """(N, K, 3) -> (N,) whether the keypoints are those of a person with this box."""
-    return (keypoints == make_person(*box)).all(axis=(1, 2))
-
-
-@pytest.mark.parametrize(
-    ("rule", "box"),
-    [("largest", LARGE), ("most_central", SMALL), ("longest", LARGE), (1, SMALL), ((390, 130, 470, 240), SMALL)],
-)
-def test_a_stream_follows_the_same_person_as_the_whole_video(rule, box):
-    frames = make_stream((LARGE, 0, 199), (SMALL, 0, 199))
-    keypoints, numbers, settled = follow(frames, rule)
-    assert is_at(keypoints, box).all()
-    assert len(set(numbers)) == 1
-    assert settled.argmax() == 24
-    (subject,) = choose_subjects(track_people(frames), rule, WIDTH, HEIGHT, N)
-    np.testing.assert_array_equal(to_sequence(subject, N), keypoints)
-
-
-def test_a_stream_keeps_its_subject_when_a_larger_person_comes_later():
-    keypoints, _, _ = follow(make_stream((SMALL, 0, 199), (LARGE, 30, 199)))
-    assert is_at(keypoints, SMALL).all()
-    # Within the warm-up the choice may change.
-    keypoints, numbers, _ = follow(make_stream((SMALL, 0, 199), (LARGE, 10, 199)))
-    assert is_at(keypoints[:10], SMALL).all() and is_at(keypoints[20:], LARGE).all()
-    assert len(set(numbers)) == 2
-
-
-def test_a_stream_chooses_again_after_the_subject_was_lost():
-    frames = make_stream((LARGE, 0, 79), (SMALL, 0, 199))
-    keypoints, numbers, settled = follow(frames, tracker=PersonTracker(max_gap=10))
-    assert is_at(keypoints[:80], LARGE).all()
-    assert not keypoints[80:91].any()
-    assert is_at(keypoints[91:], SMALL).all()
-    assert len(set(numbers[:91])) == 1 and len(set(numbers[91:])) == 1
-    assert not settled[91] and settled[-1]
-
-
-def test_a_stream_waits_for_somebody_and_bridges_gaps():
-    frames = make_stream((LARGE, 60, 99), (LARGE, 130, 199))
-    keypoints, numbers, _ = follow(frames)
-    present = np.r_[60:100, 130:200]
-    assert is_at(keypoints[present], LARGE).all()
-    assert not np.delete(keypoints, present, axis=0).any()
-    assert set(numbers[:60]) == {None} and set(numbers[60:]) == {0}
-
-
-def test_a_stream_waits_for_somebody_in_the_box_and_for_the_index():
-    frames = make_stream((LARGE, 0, 199), (SMALL, 80, 199))
-    for rule in ((390, 130, 470, 240), 1):
-        keypoints, _, _ = follow(frames, rule)
-        assert not keypoints[:80].any()
-        assert is_at(keypoints[80:], SMALL).all()
-
-
-def test_a_stream_of_nobody_is_zeros():
-    keypoints, numbers, settled = follow(make_stream())
-    assert keypoints.shape == (N, K, 3) and keypoints.dtype == np.float32
-    assert not keypoints.any() and not settled.any() and set(numbers) == {None}
-
-
-def test_wrong_settings_of_a_stream():
-    with pytest.raises(ValueError, match="'all'; a stream is followed for one subject"):
-        SubjectFollower("all", WIDTH, HEIGHT)
-    with pytest.raises(ValueError, match="warm_up is 0"):
-        SubjectFollower("largest", WIDTH, HEIGHT, warm_up=0)

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from clipmg_hf.data.labels import IMIGUE_GROUPS, SMG_GROUPS, SMG_LABELS
+from clipmg_hf.data.labels import IMIGUE_GROUPS, SMG_GROUPS, SMG_LABELS, known_groups
 from clipmg_hf.modeling import IMIGUE_LABELS
 from clipmg_hf.timeline import Event, Person, WindowScores
 from clipmg_hf.timeline.events import (
@@ -12,7 +12,6 @@ from clipmg_hf.timeline.events import (
     EventDecoding,
     best_states,
     decode_events,
-    label_groups,
     score_curves,
     suppress_overlaps,
 )
@@ -167,6 +166,16 @@ def test_illustrative_movement_has_no_events_but_takes_its_frames():
     assert IMIGUE_LABELS[-1] in NON_ILLUSTRATIVE_FILTER and SMG_LABELS[-1] in NON_ILLUSTRATIVE_FILTER
 
 
+def test_background_never_has_events_but_takes_its_frames():
+    labels = ["nod", "rub", "lips", "Background"]
+    curves = curves_of((3, 10, 40, 0.6), (0, 20, 30, 0.35))
+    for settings in (plain(threshold=0.3), plain(threshold=0.3, ignored_labels=())):
+        assert decode_events(frames_as_windows(curves), labels, settings) == ()
+    alone = decode_events(frames_as_windows(curves[:, :3]), labels[:3], plain(threshold=0.3))
+    assert spans(alone) == [("nod", 20, 30)]
+    assert known_groups([*IMIGUE_LABELS, "Background"])[-2:] == ("none", "none")
+
+
 def test_change_cost_drops_short_runs_and_bridges_short_dips():
     # Gains of 1 and, in the dip, of -1 per second.
     curves = curves_of((0, 10, 13, 0.25 * math.e), (1, 30, 60, 0.25 * math.e))
@@ -269,11 +278,11 @@ def test_people_are_decoded_by_themselves():
 
 
 def test_body_parts_of_the_classes():
-    assert label_groups(IMIGUE_LABELS) == IMIGUE_GROUPS
-    assert label_groups(SMG_LABELS) == SMG_GROUPS
+    assert known_groups(IMIGUE_LABELS) == IMIGUE_GROUPS
+    assert known_groups(SMG_LABELS) == SMG_GROUPS
     # Of a model with some of the classes, in another order.
-    assert label_groups(["Pressing lips", "Turtle neck"]) == ("head", "head")
-    assert label_groups(LABELS) == ("", "", "", "")
+    assert known_groups(["Pressing lips", "Turtle neck"]) == ("head", "head")
+    assert known_groups(LABELS) is None
 
 
 def test_the_defaults_find_events_of_imigue():

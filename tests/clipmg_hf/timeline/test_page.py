@@ -132,6 +132,14 @@ def test_a_timeline_without_events_windows_or_video(tmp_path):
     assert "Settings" not in text and "How the timeline was made" not in text
 
 
+def test_the_background_has_a_curve_without_events(tmp_path):
+    found = timeline(EVENTS)
+    plain = write_timeline_page(found, tmp_path / "plain").read_text()
+    path = write_timeline_page(replace(found, labels=(*LABELS[:2], "Background")), tmp_path / "page")
+    assert "Background" in path.read_text() and "Moving torso" not in plain
+    assert len(Elements(path.read_text()).of("svg")) == len(Elements(plain).of("svg")) + 1
+
+
 def test_curves_of_a_long_video_are_short_and_keep_their_peaks(tmp_path):
     many = [
         WindowScores(
